@@ -1,0 +1,178 @@
+"""The one builder that turns any recipe and the dataset's files into a manifest and its record."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from monai_fair.data.artifacts import fingerprint, sha256, write_json
+from monai_fair.data.crosstables import cross_tables, small_cells
+from monai_fair.data.derivations import Derived, derive
+from monai_fair.data.manifest import check_manifest
+from monai_fair.data.recipes import Recipe, read_recipe
+from monai_fair.data.sources import locate_images, read_source
+from monai_fair.data.splits import read_split, split_by_subject
+from monai_fair.data.tables import write_table
+from monai_fair.errors import RecipeError, SplitError, raise_problems
+
+
+@dataclass(frozen=True)
+class BuiltManifest:
+    """A manifest with the record of how it was made.
+
+    Attributes:
+        table: the manifest, every column as text.
+        record: recipe, options, derivations, dropped rows, split, cross-tables and warnings; JSON-like.
+    """
+
+    table: pd.DataFrame
+    record: dict[str, Any]
+
+
+def build_manifest(
+    recipe: str | Path,
+    root: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    split: str | Path | None = None,
+    seed: int = 0,
+) -> BuiltManifest:
+    """Build a manifest from a dataset's own files.
+
+    Args:
+        recipe: name or path of a recipe, see :func:`monai_fair.data.recipes.read_recipe`.
+        root: the dataset's folder.
+        options: choices for the recipe's options.
+        split: a CSV with ``subject_id`` and ``split`` to use instead of the recipe's own split.
+        seed: seed of the recipe's own split.
+
+    Returns:
+        The manifest and its record.
+
+    Raises:
+        RecipeError: if a file or column is missing or a code is unknown, with every problem.
+        SplitError: if the given split does not cover the subjects.
+        ManifestError: if the result breaks the manifest's contract.
+    """
+    chosen = read_recipe(recipe, options)
+    content, folder = chosen.content, Path(root)
+    rows, sources = read_source(content["source"], folder)
+    _need_columns(rows, chosen)
+    derived = {name: derive(rows[rule["column"]], name, rule) for name, rule in _rules(content).items()}
+    raise_problems(RecipeError, folder, [problem for result in derived.values() for problem in result.problems])
+
+    dropped = _drop_reasons(derived)
+    table = _identity(rows, content).assign(**{name: result.values for name, result in derived.items()})
+    table, kept = table[dropped == ""], rows[dropped == ""]
+    if not len(table):
+        raise RecipeError(f"{chosen.source} on {folder}: every row is dropped: {dropped.value_counts().to_dict()}")
+    table.insert(1, "image", locate_images(content["image"], kept, folder))
+    parts = _split(table, kept, content, split, seed)
+    table.insert(list(table).index("label") + 1, "split", parts)
+    table = table.reset_index(drop=True)
+
+    groups = content["label"]["groups"]
+    checked = check_manifest(table, f"{chosen.source} on {folder}", num_classes=len(groups)).table
+    names = [name for name, rule in content["attributes"].items() if "number" not in rule]
+    cells = cross_tables(checked, names, intersect=content.get("stratify", []), num_classes=len(groups))
+    record = {
+        "recipe": content["name"],
+        "recipe_file": chosen.source,
+        "recipe_hash": fingerprint(content),
+        "options": chosen.options,
+        "sources": sources,
+        "num_classes": len(groups),
+        "derivations": {name: result.record for name, result in derived.items()},
+        "dropped": _drop_record(dropped, _identity(rows, content)),
+        "split": _split_record(content, split, seed),
+        "n": len(table),
+        "n_subjects": int(table["subject_id"].nunique()),
+        "cross_tables": cells,
+        "warnings": small_cells(cells),
+    }
+    return BuiltManifest(table, record)
+
+
+def write_manifest(built: BuiltManifest, path: str | Path) -> Path:
+    """Write a manifest as CSV, and its record as JSON of the same name beside it."""
+    target = Path(path)
+    write_table(target, built.table)
+    write_json(target.with_suffix(".json"), "manifest", {"manifest_sha256": sha256(target), **built.record})
+    return target
+
+
+def _rules(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {"label": content["label"], **content["attributes"]}
+
+
+def _need_columns(rows: pd.DataFrame, recipe: Recipe) -> None:
+    """Name every column the recipe reads and the dataset lacks."""
+    content = recipe.content
+    split = content["split"]
+    wanted = {
+        content["subject_id"]: "subject_id",
+        **({content["image_id"]: "image_id"} if "image_id" in content else {}),
+    }
+    wanted |= {rule["column"]: name for name, rule in _rules(content).items()}
+    wanted |= {split["column"]: "split"} if "column" in split else {}
+    found = ", ".join(map(str, rows.columns))
+    raise_problems(
+        RecipeError,
+        recipe.source,
+        [f"expected a column '{name}' (for {use}), found {found}" for name, use in wanted.items() if name not in rows],
+    )
+
+
+def _identity(rows: pd.DataFrame, content: Mapping[str, Any]) -> pd.DataFrame:
+    names = {
+        "subject_id": content["subject_id"],
+        **({"image_id": content["image_id"]} if "image_id" in content else {}),
+    }
+    return pd.DataFrame({name: rows[column] for name, column in names.items()})
+
+
+def _drop_reasons(derived: Mapping[str, Derived]) -> pd.Series:
+    """Join the reasons of all rules; a row is kept when there is none."""
+    reasons = pd.concat([result.drop_reason for result in derived.values()], axis=1)
+    joined = ["; ".join(filter(None, row)) for row in reasons.itertuples(index=False)]
+    return pd.Series(joined, index=reasons.index)
+
+
+def _drop_record(dropped: pd.Series, identity: pd.DataFrame) -> list[dict[str, Any]]:
+    gone = dropped[dropped != ""]
+    name = "image_id" if "image_id" in identity else "subject_id"
+    return [
+        {"reason": reason, "n": len(rows), name: identity.loc[rows.index, name].tolist()}
+        for reason, rows in gone.groupby(gone)
+    ]
+
+
+def _split(
+    table: pd.DataFrame, rows: pd.DataFrame, content: Mapping[str, Any], split: str | Path | None, seed: int
+) -> pd.Series:
+    """Give the part of every row: from a file, from a column of the dataset, or dealt by subject."""
+    rule = content["split"]
+    if split is not None:
+        parts = read_split(split).set_index("subject_id")["split"]
+        absent = sorted(set(table["subject_id"]) - set(parts.index))
+        message = f"expected every subject of the dataset, {len(absent)} are not there: {', '.join(absent[:5])}"
+        raise_problems(SplitError, split, [message] if absent else [])
+    elif "column" in rule:
+        result = derive(rows[rule["column"]], "split", {"column": rule["column"], "groups": rule["groups"]})
+        raise_problems(RecipeError, content["name"], result.problems)
+        return result.values
+    else:
+        stratify = ["label", *content.get("stratify", [])]
+        parts = split_by_subject(table, rule["shares"], stratify=stratify, seed=seed).set_index("subject_id")["split"]
+    return table["subject_id"].map(parts)
+
+
+def _split_record(content: Mapping[str, Any], split: str | Path | None, seed: int) -> dict[str, Any]:
+    if split is not None:
+        return {"from": Path(split).name, "sha256": sha256(split)}
+    if "column" in content["split"]:
+        return {"from": f"column {content['split']['column']}", "groups": content["split"]["groups"]}
+    stratify = ["label", *content.get("stratify", [])]
+    return {"from": "subjects", "shares": content["split"]["shares"], "stratify": stratify, "seed": seed}

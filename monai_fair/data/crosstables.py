@@ -1,0 +1,59 @@
+"""Who is in the data: n and prevalence per group, per intersection and per split."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+
+def cross_tables(
+    table: pd.DataFrame,
+    attributes: Sequence[str],
+    *,
+    intersect: Sequence[str] = (),
+    part: str = "split",
+    num_classes: int = 2,
+) -> list[dict[str, Any]]:
+    """Count rows, subjects and classes per part and group.
+
+    Args:
+        table: a manifest: ``subject_id``, ``label`` (int), ``part`` and attributes as text.
+        attributes: attributes to count, each on its own; rows without a value are the group ``missing``.
+        intersect: attributes whose intersection is counted too, when there are at least two; a row without one
+            of the values is in the group ``missing``.
+        part: the column that names the part.
+        num_classes: number of classes of the label.
+
+    Returns:
+        One dict per part and group: ``split``, ``attribute``, ``group``, ``n``, ``n_subjects``, ``n_per_class``,
+        and ``prevalence`` (share of class 1; ``None`` when there are more than two classes).
+    """
+    keys = [[name] for name in attributes] + ([list(intersect)] if len(intersect) > 1 else [])
+    rows = []
+    for names in keys:
+        incomplete = (table[names] == "").any(axis=1)
+        groups = table[names].agg(", ".join, axis=1).mask(incomplete, "missing")
+        for (split, group), cell in table.groupby([table[part], groups], sort=True):
+            counts = cell["label"].value_counts().reindex(range(num_classes), fill_value=0)
+            rows.append(
+                {
+                    "split": split,
+                    "attribute": " x ".join(names),
+                    "group": group,
+                    "n": len(cell),
+                    "n_subjects": int(cell["subject_id"].nunique()),
+                    "n_per_class": [int(count) for count in counts],
+                    "prevalence": float(counts[1] / len(cell)) if num_classes == 2 else None,
+                }
+            )
+    return rows
+
+
+def small_cells(rows: Sequence[dict[str, Any]], minimum: int = 10) -> list[str]:
+    """Say which groups have fewer than ``minimum`` rows of some class in some part: rates there are hardly known."""
+    return [
+        f"{row['split']}, {row['attribute']} = {row['group']}: {', '.join(map(str, row['n_per_class']))} rows "
+        f"of class {', '.join(map(str, range(len(row['n_per_class']))))}"
+        for row in rows
+        if row["group"] != "missing" and min(row["n_per_class"]) < minimum
+    ]

@@ -1,0 +1,126 @@
+"""Where a recipe's rows come from: a table, or one ``.npz`` file per image; and where its images lie."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from monai_fair.data.artifacts import sha256
+from monai_fair.data.tables import read_table
+from monai_fair.errors import ImageFileError, RecipeError, raise_problems
+
+
+def read_source(source: Mapping[str, Any], root: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read the rows of a dataset as text.
+
+    Args:
+        source: ``table``: file names to try, in order (``.tab`` and ``.tsv`` files have tabs); or ``npz``: glob
+            patterns under the root, with ``columns``, the scalar arrays of each file to read.
+        root: the dataset's folder.
+
+    Returns:
+        The rows, and a record of the files read. Rows from ``.npz`` files have three more columns: ``file``
+        (path under the root), ``stem`` (its name without suffix) and ``folder`` (name of its folder).
+
+    Raises:
+        RecipeError: if no file is found, or an array is missing or not a scalar.
+        ImageFileError: if a file cannot be read.
+    """
+    if not root.is_dir():
+        raise RecipeError(f"{root}: expected the dataset's folder, found none; check --root")
+    if "table" in source:
+        return _read_table(_names(source["table"]), root)
+    return _read_npz(_names(source["npz"]), source["columns"], root)
+
+
+def _names(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _read_table(names: list[str], root: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    path = next((root / name for name in names if (root / name).is_file()), None)
+    if path is None:
+        raise RecipeError(f"{root}: expected the metadata file {' or '.join(names)}, found none; check --root")
+    separator = "\t" if path.suffix in {".tab", ".tsv"} else ","
+    rows = read_table(path, RecipeError, separator)
+    return rows, {path.relative_to(root).as_posix(): sha256(path)}
+
+
+def _read_npz(patterns: list[str], columns: Sequence[str], root: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    files = sorted({file for pattern in patterns for file in root.glob(pattern)})
+    if not files:
+        raise RecipeError(f"{root}: expected files like {' or '.join(patterns)}, found none; check --root")
+    rows, problems = [], []
+    for file in files:
+        place = {"file": file.relative_to(root).as_posix(), "stem": file.stem, "folder": file.parent.name}
+        try:
+            rows.append({**place, **_scalars(file, columns)})
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            problems.append(f"{place['file']}: {error}")
+    raise_problems(ImageFileError, root, problems)
+    return pd.DataFrame(rows, dtype=str), {" ".join(patterns): f"{len(files)} files"}
+
+
+def _scalars(file: Path, columns: Sequence[str]) -> dict[str, str]:
+    """Read the named scalars of one file; numpy reads only these members of the archive."""
+    with np.load(file, allow_pickle=False) as arrays:
+        missing = [name for name in columns if name not in arrays]
+        if missing:
+            raise ValueError(f"expected the arrays {', '.join(missing)}, found {', '.join(arrays.files)}")
+        values = {name: arrays[name] for name in columns}
+    large = [name for name, value in values.items() if value.size != 1]
+    if large:
+        raise ValueError(f"expected one value each in {', '.join(large)}, got arrays")
+    return {name: _text(value) for name, value in values.items()}
+
+
+def _text(value: np.ndarray) -> str:
+    """Write a scalar as a person would: 1.0 is ``1``, so that codes match; NaN is a missing value."""
+    item = value.item()
+    if isinstance(item, float):
+        return "" if np.isnan(item) else f"{item:.10g}"
+    return str(int(item)) if isinstance(item, bool) else str(item)
+
+
+def locate_images(image: Mapping[str, Any], rows: pd.DataFrame, root: Path) -> pd.Series:
+    """Find the image of every row.
+
+    Args:
+        image: ``file``, a pattern such as ``{image_id}.jpg`` filled from the row's columns, and ``folders``, the
+            folders under the root to look in, in order.
+        rows: the dataset's rows.
+        root: the dataset's folder.
+
+    Returns:
+        Path under the root per row, with ``/`` between folders.
+
+    Raises:
+        RecipeError: if images are missing, or a file of this name lies in two folders.
+    """
+    folders = [name for name in image.get("folders", ["."]) if (root / name).is_dir()]
+    # one listing per folder instead of one look-up per row and folder
+    listings = {name: {entry.name for entry in (root / name).iterdir()} for name in folders}
+    columns = {str(name): rows[name].tolist() for name in rows}
+    names = [
+        image["file"].format(**dict(zip(columns, values, strict=True)))
+        for values in zip(*columns.values(), strict=True)
+    ]
+    if "folders" not in image:
+        return pd.Series(names, index=rows.index)
+    places = [[folder for folder in folders if name in listings[folder]] for name in names]
+    absent = [name for name, found in zip(names, places, strict=True) if not found]
+    twice = [name for name, found in zip(names, places, strict=True) if len(found) > 1]
+    looked = ", ".join(image["folders"])
+    problems = (
+        [f"expected {len(names)} images in {looked}; {len(absent)} are not there: {_some(absent)}"] if absent else []
+    )
+    problems += [f"{len(twice)} images lie in more than one folder of {looked}: {_some(twice)}"] if twice else []
+    raise_problems(RecipeError, root, problems)
+    paths = [(Path(found[0]) / name).as_posix() for name, found in zip(names, places, strict=True)]
+    return pd.Series(paths, index=rows.index)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,90 @@
+"""Splits by subject: no subject stands in two parts, and every stratum is shared out evenly."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from monai_fair.data.tables import read_table, write_table
+from monai_fair.errors import SplitError, raise_problems
+
+
+def split_by_subject(
+    table: pd.DataFrame, shares: Mapping[str, float], *, stratify: Sequence[str] = (), seed: int = 0
+) -> pd.DataFrame:
+    """Assign every subject to one part.
+
+    Subjects are grouped into strata by the combination of their values in ``stratify`` (a subject with several
+    images has the combination of all its values). They are put in order, stratum by stratum and at random
+    within one, and the parts are dealt along that order in proportion to ``shares`` (Webster's method), so the
+    share of a part is met to within one subject in every stratum and over all.
+
+    Args:
+        table: one row per image, with ``subject_id`` and the columns of ``stratify`` as text.
+        shares: part name to its share; shares are positive and add up to 1. Five equal shares named ``0`` to
+            ``4`` give five folds.
+        stratify: columns to balance over the parts.
+        seed: the same seed and the same subjects give the same split, in whatever order the rows come.
+
+    Returns:
+        One row per subject: ``subject_id``, ``split``; sorted by ``subject_id``.
+
+    Raises:
+        SplitError: if the shares do not add up to 1, or there are fewer subjects than parts.
+    """
+    if abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values(), default=0) <= 0:
+        raise SplitError(f"expected positive shares that add up to 1, got {dict(shares)}")
+    strata = _strata(table, list(stratify))
+    if len(strata) < len(shares):
+        raise SplitError(f"expected at least {len(shares)} subjects for {len(shares)} parts, got {len(strata)}")
+    order = np.random.default_rng(seed).permutation(len(strata))
+    order = order[np.argsort(strata.to_numpy()[order], kind="stable")]
+    parts = np.empty(len(strata), dtype=object)
+    parts[order] = _deal(shares, len(strata))
+    return pd.DataFrame({"subject_id": strata.index, "split": parts})
+
+
+def _strata(table: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """Give each subject, in order of its id, the number of its stratum."""
+    if not columns:
+        return pd.Series(0, index=pd.Index(sorted(table["subject_id"].unique())))
+    values = table[["subject_id", *columns]].astype(str).drop_duplicates().sort_values(["subject_id", *columns])
+    joined = values[columns].agg("\x1f".join, axis=1).groupby(values["subject_id"]).agg("\x1e".join)
+    return pd.Series(pd.factorize(joined, sort=True)[0], index=joined.index)
+
+
+def _deal(shares: Mapping[str, float], count: int) -> np.ndarray:
+    """Deal ``count`` places to the parts in proportion: the k-th place of a part comes at (k + 1/2) / share."""
+    places = [(np.arange(count) + 0.5) / share for share in shares.values()]
+    names = np.repeat(np.asarray(list(shares), dtype=object), count)
+    dealt: np.ndarray = names[np.argsort(np.concatenate(places), kind="stable")[:count]]
+    return dealt
+
+
+def write_split(path: str | Path, split: pd.DataFrame) -> Path:
+    """Write a split as CSV with the columns ``subject_id`` and ``split``."""
+    return write_table(path, split[["subject_id", "split"]])
+
+
+def read_split(path: str | Path) -> pd.DataFrame:
+    """Read a split written by :func:`write_split`, or published in that form.
+
+    Returns:
+        One row per subject: ``subject_id``, ``split``.
+
+    Raises:
+        SplitError: if a column is missing or a subject stands there twice.
+    """
+    split = read_table(path, SplitError)
+    columns = [name for name in ("subject_id", "split") if name not in split]
+    raise_problems(SplitError, path, [f"expected a column '{name}', found none" for name in columns])
+    twice = split.loc[split["subject_id"].duplicated(), "subject_id"].unique()
+    raise_problems(SplitError, path, [f"subject '{subject}' has more than one line; keep one" for subject in twice])
+    return split[["subject_id", "split"]]
+
+
+def subjects_in_several_parts(table: pd.DataFrame, part: str = "split") -> dict[str, list[str]]:
+    """Return the subjects that stand in more than one part, with their parts in order."""
+    parts = table.groupby("subject_id")[part].unique()
+    return {str(subject): sorted(found) for subject, found in parts.items() if len(found) > 1}

@@ -1,0 +1,115 @@
+"""Write ``predictions.csv`` from any MONAI evaluator, each image once, whatever the number of processes."""
+
+from pathlib import Path
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.utils import evenly_divisible_all_gather
+
+from monai_fair.data.artifacts import sha256, write_tensors
+from monai_fair.data.manifest import read_manifest
+from monai_fair.data.predictions import score_names, write_predictions
+from monai_fair.errors import PredictionsError
+from monai_fair.networks import LayerInput
+
+
+class PredictionSaver:
+    """Collect scores by manifest row and write them as ``predictions.csv`` when the evaluator is done.
+
+    The evaluator's postprocessing must leave probabilities in ``pred``, and its data must come from
+    :func:`monai_fair.data.load_datalist`, whose ``row`` says which line of the manifest an image is. Rows that a
+    distributed sampler repeats are written once.
+
+    Args:
+        path: the file to write.
+        manifest: the manifest the data come from; its rows and attributes are copied.
+        num_classes: number of classes, to check the manifest with.
+        labelled: ask for labels in the manifest; without them ``label`` and ``split`` may be empty.
+        network: the network; needed with ``features_layer``.
+        features_layer: name of the last linear layer, such as ``fc``. When given, its input (the penultimate
+            features), weight and bias are written to ``features.safetensors`` beside ``path``, rows in the order
+            of ``predictions.csv``.
+
+    Raises:
+        PredictionsError: when the run ends, if it saw no image, or a score is not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        path: str,
+        manifest: str,
+        *,
+        num_classes: int = 2,
+        labelled: bool = True,
+        network: torch.nn.Module | None = None,
+        features_layer: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.manifest = read_manifest(manifest, num_classes=num_classes, labelled=labelled)
+        self.layer_input: LayerInput | None = None
+        if features_layer:
+            if network is None:
+                raise PredictionsError(f"features_layer '{features_layer}': expected the network too, got none")
+            self.layer_input = LayerInput(network, features_layer)
+        self._rows: list[int] = []
+        self._scores: list[torch.Tensor] = []
+        self._features: list[torch.Tensor] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, _: Engine) -> None:
+        self._rows, self._scores, self._features = [], [], []
+
+    def _collect(self, engine: Engine) -> None:
+        self._rows += [int(item["row"]) for item in engine.state.batch]
+        scores = torch.stack([torch.as_tensor(item["pred"]).reshape(-1) for item in engine.state.output])
+        self._scores.append(scores.detach().float())
+        if self.layer_input is not None:
+            self._features.append(self.layer_input.take().detach().float())
+
+    def _write(self, engine: Engine) -> None:
+        if not self._rows and idist.get_world_size() == 1:
+            raise PredictionsError(f"{self.path}: expected predictions, but the evaluator saw no image")
+        device = engine.state.device
+        rows = evenly_divisible_all_gather(torch.as_tensor(self._rows, device=device)).cpu().numpy()
+        rows, first = np.unique(rows, return_index=True)
+        scores = evenly_divisible_all_gather(torch.cat(self._scores)).cpu().numpy()[first]
+        if self.layer_input is not None:
+            features = evenly_divisible_all_gather(torch.cat(self._features)).cpu().numpy()[first]
+        if idist.get_rank() != 0:
+            return
+        self._write_scores(rows, scores)
+        if self.layer_input is not None:
+            self._write_features(features)
+
+    def _write_scores(self, rows: np.ndarray, scores: np.ndarray) -> None:
+        manifest = self.manifest
+        table = manifest.table.loc[rows].drop(columns=["sha256", "weight", "fold"], errors="ignore")
+        for name in ("split", "label"):
+            if name not in table:
+                table[name] = ""
+        # float32 scores are written with the digits that tell them apart, and no more
+        named = {name: [np.format_float_positional(value, unique=True) for value in scores[:, index]]
+                 for index, name in enumerate(score_names(scores.shape[1]))}  # fmt: skip
+        order = ["subject_id", "image", *(["image_id"] if "image_id" in table else []), "split", "label"]
+        table = table.assign(**named)[[*order, *named, *manifest.attributes]]
+        write_predictions(self.path, table, labelled="label" in manifest.table)
+
+    def _write_features(self, features: np.ndarray) -> None:
+        assert self.layer_input is not None
+        layer = self.layer_input.layer
+        bias = layer.bias if layer.bias is not None else torch.zeros(layer.out_features)
+        tensors = {
+            "features": features,
+            "weight": layer.weight.detach().float().cpu().numpy(),
+            "bias": bias.detach().float().cpu().numpy(),
+        }
+        # the audit refuses features that belong to other predictions
+        metadata = {"predictions_sha256": sha256(self.path)}
+        write_tensors(self.path.with_name("features.safetensors"), tensors, metadata)

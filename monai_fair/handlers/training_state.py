@@ -1,0 +1,224 @@
+"""Best model and resume: a killed run that starts again ends with the weights of an uninterrupted one."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import ignite.handlers
+import torch
+from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
+from monai.engines import Evaluator, Trainer
+
+from monai_fair.data.artifacts import atomic_path
+from monai_fair.errors import ArtifactError
+
+
+class EpochSeed:
+    """Seed every epoch by its number, so that an epoch draws the same numbers whether or not it follows a resume.
+
+    Seeds torch's generators and the random transforms of the dataset, and tells a distributed sampler the epoch.
+
+    Args:
+        seed: the seed of the run; processes of one run draw different augmentations.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seed the epoch that starts."""
+        epoch = engine.state.epoch
+        # a large odd step keeps the seeds of two runs from meeting: seed 0, epoch 2 is not seed 1, epoch 1
+        epoch_seed = (self.seed * 1_000_003 + epoch * 1_009 + idist.get_rank()) % 2**31
+        torch.manual_seed(epoch_seed)
+        set_rnd(engine.data_loader.dataset, seed=epoch_seed)
+        sampler = getattr(engine.data_loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(self.seed * 1_000_003 + epoch)
+
+
+class BestModelSaver:
+    """Write the network's state dict whenever the evaluator's key metric reaches a new best.
+
+    Args:
+        network: the network; a ``DistributedDataParallel`` one is written without its wrapper.
+        path: the file, such as ``model.pt``; a plain state dict, replaced atomically.
+    """
+
+    def __init__(self, network: torch.nn.Module, path: str) -> None:
+        self.network = network
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI evaluator that has a key metric."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the network if this epoch is the best so far."""
+        state = engine.state
+        value = state.metrics[state.key_metric_name]
+        if not math.isfinite(value):
+            raise ArtifactError(
+                f"validation metric '{state.key_metric_name}': expected a number, got {value}; "
+                "it is undefined when the validation split holds a single class, so check the manifest's splits"
+            )
+        if state.best_metric_epoch == state.epoch and idist.get_rank() == 0:
+            with atomic_path(self.path) as temporary:
+                torch.save(_bare(self.network).state_dict(), temporary)
+
+
+class EarlyStopping:
+    """Stop a training when the evaluator's key metric has not improved for ``patience`` validations.
+
+    ignite's ``EarlyStopping``, in the order of a bundle: attached to the trainer after its ``ValidationHandler``,
+    with a state that a resumed run takes over (MONAI's ``EarlyStopHandler`` forgets it).
+
+    Args:
+        patience: validations without improvement before the training stops.
+        evaluator: the validation evaluator; a larger key metric is better.
+    """
+
+    def __init__(self, patience: int, evaluator: Evaluator) -> None:
+        self.patience = patience
+        self.evaluator = evaluator
+        self.handler: ignite.handlers.EarlyStopping | None = None
+
+    def attach(self, engine: Trainer) -> None:
+        """Register with a MONAI trainer, after the handler that runs the validation."""
+        self.handler = ignite.handlers.EarlyStopping(self.patience, self._score, engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.handler)
+
+    def _score(self, _: Engine) -> float:
+        state = self.evaluator.state
+        return float(state.metrics[state.key_metric_name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counter and best score."""
+        assert self.handler is not None, "attach the handler first"
+        return dict(self.handler.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the counter and best score of an earlier run."""
+        assert self.handler is not None, "attach the handler first"
+        self.handler.load_state_dict(state)
+
+
+class TrainingStateSaver:
+    """Save the whole state of a training after every epoch, and continue from it when the run starts again.
+
+    A file that says the training is finished makes the run return at once. A file of other settings is refused by
+    name, so that a changed learning rate never continues an old run.
+
+    Args:
+        path: the file; replaced atomically after every epoch.
+        network: the network in training.
+        optimizer: its optimiser.
+        evaluator: the validation evaluator, whose best metric is part of the state.
+        settings: what must be equal for a resume, such as seed and learning rate; JSON-like.
+        objects: further named objects with ``state_dict`` and ``load_state_dict``, such as a scheduler.
+
+    Raises:
+        ArtifactError: at the start of a run, if the file is of other settings or cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        network: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        evaluator: Evaluator,
+        *,
+        settings: Mapping[str, Any],
+        objects: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.network = network
+        self.optimizer = optimizer
+        self.evaluator = evaluator
+        self.settings = {name: str(value) for name, value in settings.items()}
+        self.objects = dict(objects or {})
+
+    def attach(self, engine: Trainer) -> None:
+        """Register with a MONAI trainer, as the last of its handlers."""
+        engine.add_event_handler(Events.STARTED, self.resume)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def resume(self, engine: Trainer) -> None:
+        """Load the state if there is one."""
+        if not self.path.is_file():
+            return
+        state = self._read(engine.state.device)
+        _bare(self.network).load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, item in self.objects.items():
+            item.load_state_dict(state["objects"][name])
+        if engine.scaler is not None and state["scaler"]:
+            engine.scaler.load_state_dict(state["scaler"])
+        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        self.evaluator.state.best_metric = state["best_metric"]
+        self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+        if state["finished"] or state["epoch"] >= engine.state.max_epochs:
+            engine.logger.info(f"{self.path}: training is finished after {state['epoch']} epochs; nothing to do")
+            engine.terminate()
+        else:
+            engine.logger.info(f"{self.path}: continuing after epoch {state['epoch']}")
+
+    def _read(self, device: torch.device) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        except Exception as error:  # torch raises pickle, zip and runtime errors for a damaged file
+            raise ArtifactError(f"{self.path}: expected a training state; {error}; delete it to start anew") from error
+        saved = state["settings"]
+        changed = [
+            f"{name}: {saved.get(name)} there, {self.settings.get(name)} now"
+            for name in sorted({*saved, *self.settings})
+            if saved.get(name) != self.settings.get(name)
+        ]
+        if changed:
+            raise ArtifactError(
+                f"{self.path}: this run has other settings than the one saved there ({'; '.join(changed)}); "
+                "choose another output_dir, or delete the file to start anew"
+            )
+        return state
+
+    def save(self, engine: Trainer) -> None:
+        """Write the state after an epoch."""
+        self._write(engine, finished=False)
+
+    def finish(self, engine: Trainer) -> None:
+        """Mark the training as finished, by its last epoch or by early stopping."""
+        self._write(engine, finished=True)
+
+    def _write(self, engine: Trainer, *, finished: bool) -> None:
+        if idist.get_rank() != 0:
+            return
+        validation = self.evaluator.state
+        state = {
+            "settings": self.settings,
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "finished": finished,
+            # numpy scalars would not load with weights_only=True
+            "best_metric": float(validation.best_metric),
+            "best_metric_epoch": int(validation.best_metric_epoch),
+            "network": _bare(self.network).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "objects": {name: item.state_dict() for name, item in self.objects.items()},
+            "scaler": engine.scaler.state_dict() if engine.scaler is not None else {},
+        }
+        with atomic_path(self.path) as temporary:
+            torch.save(state, temporary)
+
+
+def _bare(network: torch.nn.Module) -> torch.nn.Module:
+    """Return the network without its DistributedDataParallel wrapper."""
+    inner: torch.nn.Module = getattr(network, "module", network)
+    return inner

@@ -1,0 +1,143 @@
+"""Area under the ROC curve of every group at once, with DeLong's variance and an interval on the logit.
+
+One sort serves all groups: it gives each sample its *placement*, the share of the opposite class in its own
+group that it is ranked correctly against. AUC and its variance are means and variances of placements.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit
+from scipy.stats import norm
+
+from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
+
+
+def placements(y: BoolArray, score: FloatArray, group: IntArray) -> FloatArray:
+    """Return for each sample the share of the opposite class in its group that it is ranked correctly against.
+
+    A positive is ranked correctly against a negative of lower score, a negative against a positive of higher
+    score; a tie counts half. NaN where the group has no sample of the opposite class.
+
+    Args:
+        y: True for positive, shape ``(N,)``.
+        score: higher means more positive, shape ``(N,)``.
+        group: index of each sample's group, shape ``(N,)``; any integers.
+
+    Returns:
+        Placements in [0, 1], shape ``(N,)``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    References:
+        DeLong et al., Comparing the areas under two or more correlated receiver operating characteristic
+        curves, Biometrics 1988, doi:10.2307/2531595: V10 for positives, V01 for negatives.
+    """
+    if not y.shape == score.shape == group.shape:
+        raise ValueError(f"expected y, score and group of one shape, got {y.shape}, {score.shape} and {group.shape}")
+    if not y.size:
+        return np.zeros(0)
+    order = np.lexsort((score, group))
+    positive, sorted_score, sorted_group = y[order], score[order], group[order]
+    new_group = np.flatnonzero(sorted_group[1:] != sorted_group[:-1]) + 1
+    new_tie = np.flatnonzero((sorted_group[1:] != sorted_group[:-1]) | (sorted_score[1:] != sorted_score[:-1])) + 1
+
+    positives = np.concatenate(([0], np.cumsum(positive)))
+    negatives = np.arange(y.size + 1) - positives
+    first, last = _runs(new_group, y.size)
+    tie_first, tie_last = _runs(new_tie, y.size)
+    with np.errstate(invalid="ignore"):
+        below = (negatives[tie_first] + negatives[tie_last]) / 2 - negatives[first]
+        above = positives[last] - (positives[tie_first] + positives[tie_last]) / 2
+        share = np.where(
+            positive,
+            below / (negatives[last] - negatives[first]),
+            above / (positives[last] - positives[first]),
+        )
+    result = np.empty(y.size)
+    result[order] = share
+    return result
+
+
+def _runs(starts: IntArray, size: int) -> tuple[IntArray, IntArray]:
+    """First and last + 1 index of the run that each element belongs to; runs begin at 0 and at ``starts``."""
+    edges = np.concatenate(([0], starts, [size]))
+    lengths = np.diff(edges)
+    return np.repeat(edges[:-1], lengths), np.repeat(edges[1:], lengths)
+
+
+def auc_by_group(
+    y: BoolArray, placement: FloatArray, group: IntArray, num_groups: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return AUC and DeLong's standard error of each group.
+
+    0.5 means that positives and negatives are ranked like coins, 1 that each positive is above each negative.
+    AUC is NaN for a group without positives or without negatives; the error also with only one of either.
+    Placements averaged over several scores of the same samples give the mean AUC and its error, with the
+    correlation between the scores in it.
+
+    Args:
+        y: True for positive, shape ``(N,)``.
+        placement: result of :func:`placements` for the same groups, shape ``(N,)``.
+        group: index from 0 to ``num_groups - 1``, or -1 for a sample of no group, shape ``(N,)``.
+        num_groups: number of groups ``G``.
+
+    Returns:
+        AUC and standard error, each of shape ``(G,)``.
+    """
+    auc, positive_variance = _moments(placement, group, y & (group >= 0), num_groups)
+    _, negative_variance = _moments(placement, group, ~y & (group >= 0), num_groups)
+    return auc, np.sqrt(positive_variance + negative_variance)
+
+
+def _moments(value: FloatArray, group: IntArray, chosen: BoolArray, num_groups: int) -> tuple[FloatArray, FloatArray]:
+    """Mean of the chosen values of each group, and the variance of that mean."""
+    codes, values = group[chosen], value[chosen]
+    n = np.bincount(codes, minlength=num_groups).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(codes, values, minlength=num_groups) / n
+        squares = np.bincount(codes, (values - mean[codes]) ** 2, minlength=num_groups)
+        return mean, squares / (n - 1) / n
+
+
+def logit_interval(
+    auc: npt.ArrayLike, standard_error: npt.ArrayLike, *, confidence: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
+    """Return the interval of an AUC that is symmetric on the logit scale, so that it stays inside (0, 1).
+
+    With 10 to 25 positives it covers 92 to 96 % where the plain DeLong interval covers 81 to 92 %. Undefined
+    (NaN) for an AUC of exactly 0 or 1, where the estimated error is 0 and says nothing.
+
+    Args:
+        auc: any shape.
+        standard_error: DeLong's standard error, same shape.
+        confidence: probability in (0, 1).
+
+    Returns:
+        Lower and upper ends.
+
+    References:
+        Pepe, The Statistical Evaluation of Medical Tests for Classification and Prediction, 2003, sec. 5.2.
+    """
+    area = np.asarray(auc, dtype=np.float64)
+    inside = np.where((area > 0) & (area < 1), area, np.nan)
+    half = norm.ppf(0.5 + confidence / 2) * np.asarray(standard_error) / (inside * (1 - inside))
+    return expit(logit(inside) - half), expit(logit(inside) + half)
+
+
+def auc_interval(y: npt.ArrayLike, score: npt.ArrayLike, *, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Return AUC and its logit-DeLong interval for one set of samples.
+
+    Args:
+        y: 0 or 1 per sample, shape ``(N,)``.
+        score: higher means more positive, shape ``(N,)``.
+        confidence: probability in (0, 1).
+
+    Returns:
+        AUC, lower and upper end; NaN where undefined.
+    """
+    positive, value = np.asarray(y).astype(np.bool_), np.asarray(score, dtype=np.float64)
+    everyone = np.zeros(positive.shape, dtype=np.int64)
+    auc, error = auc_by_group(positive, placements(positive, value, everyone), everyone, 1)
+    low, high = logit_interval(auc, error, confidence=confidence)
+    return float(auc[0]), float(low[0]), float(high[0])

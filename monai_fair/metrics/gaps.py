@@ -1,0 +1,64 @@
+"""The gap between groups, how often chance makes one as large, and the adjustment for several attributes."""
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_fair.metrics.arrays import BoolArray, FloatArray
+
+
+def group_gap(values: FloatArray, counted: BoolArray) -> FloatArray:
+    """Return the largest minus the smallest value over the counted groups.
+
+    0 means that the counted groups have the same value, 1 is the largest gap a rate or an AUC can have. NaN
+    with fewer than two counted groups. A group that is not counted changes nothing, wherever it stands.
+
+    Args:
+        values: shape ``(..., G)``.
+        counted: which groups take part, shape ``(G,)``; those with a NaN value must not.
+
+    Returns:
+        Gaps, shape ``(...)``.
+    """
+    if counted.sum() < 2:
+        return np.full(values.shape[:-1], np.nan)
+    chosen = values[..., counted]
+    return np.asarray(chosen.max(axis=-1) - chosen.min(axis=-1))
+
+
+def permutation_p(observed: float, permuted: FloatArray) -> float:
+    """Return the share of shuffles with a gap at least as large as the observed one, itself counted as one.
+
+    Args:
+        observed: the gap.
+        permuted: gaps under shuffled groups, shape ``(B,)``.
+
+    Returns:
+        A p value from ``1 / (B + 1)`` to 1.
+
+    References:
+        Phipson and Smyth, Permutation p-values should never be zero, SAGMB 2010, doi:10.2202/1544-6115.1585.
+    """
+    # Gaps of the same counts may differ in the last bit; they are equal.
+    reached = int((permuted >= observed - 1e-12).sum())
+    return (1 + reached) / (1 + permuted.size)
+
+
+def holm(p_values: npt.ArrayLike) -> FloatArray:
+    """Return Holm's adjusted p values, which bound the chance of any false alarm in the family.
+
+    Args:
+        p_values: shape ``(K,)``; NaN (not tested) stays NaN and does not count as a test.
+
+    Returns:
+        Adjusted values in the order given, at most 1, and never smaller than that of a smaller p.
+
+    References:
+        Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 1979.
+    """
+    raw = np.asarray(p_values, dtype=np.float64)
+    tested = np.flatnonzero(~np.isnan(raw))
+    order = tested[np.argsort(raw[tested], kind="stable")]
+    scaled = raw[order] * np.arange(order.size, 0, -1)
+    adjusted = np.full(raw.shape, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return adjusted

@@ -1,0 +1,67 @@
+"""The report: results of an audit as one HTML page that loads nothing, and the same numbers as JSON."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from monai_fair import __version__
+from monai_fair.data.artifacts import atomic_path, write_json
+from monai_fair.report.incidence_view import incidence_view
+from monai_fair.report.masking import Mask
+from monai_fair.report.view import page_view
+
+
+def build_page(results: dict[str, Any], *, show_small: bool = False) -> str:
+    """Return the report page of an audit: one HTML document without scripts, which loads nothing.
+
+    Names of groups, attributes and runs come from data files; every one is escaped. Counts below the audit's
+    ``min_count``, and values that stand for so few cases, are masked.
+
+    Args:
+        results: of :func:`monai_fair.metrics.audit`, as computed or as read back from ``metrics.json``;
+            ``incidence`` and ``provenance`` may have been added.
+        show_small: show small cells instead of masking them.
+
+    Returns:
+        The document.
+    """
+    environment = Environment(
+        loader=PackageLoader("monai_fair.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, _, _ = PackageLoader("monai_fair.report").get_source(environment, "page.css")
+    return environment.get_template("page.html").render(
+        page_view(results, show_small=show_small),
+        style=Markup(style),
+        incidence=incidence_view(
+            results.get("incidence") or {},
+            Mask(results["settings"]["min_count"], show_small),
+            results["settings"]["confidence"],
+        ),
+        provenance=results.get("provenance"),
+        version=__version__,
+    )
+
+
+def write_report(results: dict[str, Any], out_dir: str | Path, *, show_small: bool = False) -> Path:
+    """Write ``metrics.json`` and ``report.html``, each whole or not at all.
+
+    Args:
+        results: see :func:`build_page`. ``metrics.json`` has every count, small ones too.
+        out_dir: the folder; it is made if it is missing.
+        show_small: show small cells on the page instead of masking them.
+
+    Returns:
+        Path of the page.
+    """
+    folder = Path(out_dir)
+    page = build_page(results, show_small=show_small)
+    write_json(folder / "metrics.json", "audit", results)
+    with atomic_path(folder / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder / "report.html"

@@ -1,0 +1,135 @@
+"""Two gloo processes give the value and the gradients of one process that sees all samples."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from monai_fair.errors import MonaiFairError
+from monai_fair.losses import NIRLoss, NIRRegularizer
+
+OPTIONS = {
+    "default": {},
+    "batch": {"normalizer": "batch"},
+    "scale_free": {"scale_free": True, "correction": 1},
+    "momentum": {"momentum": 0.5},
+    "contribution": {"use_contribution": True},
+}
+SHARDS = (range(5), range(5, 12))  # unequal, so that a mean of the ranks' values would be wrong
+HALVES = (range(6), range(6, 12))
+STEPS = 2
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(3, 8), nn.ReLU())
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, x):
+        features = self.encoder(x)
+        return self.fc(features), features
+
+
+def make(seed=0):
+    torch.manual_seed(seed)
+    return Net().double(), torch.randn(STEPS, 12, 3).double(), torch.randint(0, 2, (STEPS, 12))
+
+
+def run(network, images, labels, rows, *, weight, option):
+    """Return values and gradients of two steps, the penalty alone (weight None) or with its base loss."""
+    regularizer = NIRRegularizer(**OPTIONS[option])
+    loss_function = None if weight is None else NIRLoss(weight, regularizer=regularizer)
+    bare = getattr(network, "module", network)
+    result = {}
+    for step in range(STEPS):
+        network.zero_grad()
+        y_pred, features = network(images[step][rows])
+        y = labels[step][rows]
+        if loss_function is None:
+            loss = regularizer(y_pred, features, y, bare.fc.weight)
+        else:
+            loss = loss_function(y_pred, y, features, bare.fc.weight)
+        loss.backward()
+        result[f"value{step}"] = loss.detach()
+        result |= {f"{name}{step}": parameter.grad.clone() for name, parameter in bare.named_parameters()}
+    return result
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", store, timeout=timedelta(seconds=60), rank=rank, world_size=2)
+    results = {}
+    for option in OPTIONS:
+        network, images, labels = make()
+        ddp = DistributedDataParallel(network)
+        results[f"{option} alone"] = run(ddp, images, labels, list(SHARDS[rank]), weight=None, option=option)
+        results[f"{option} loss"] = run(ddp, images, labels, list(HALVES[rank]), weight=0.5, option=option)
+    local = NIRRegularizer(distributed=False)
+    y_pred, features = network(images[0][list(SHARDS[rank])])
+    results["local"] = {"value0": local(y_pred, features).detach()}
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
+    folder: Path = tmp_path_factory.mktemp("gloo")
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(rank, str(folder)), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    hung = [process for process in processes if process.is_alive()]
+    for process in hung:
+        process.kill()
+    assert not hung
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_penalty_of_unequal_shards_is_that_of_the_whole_batch(ranks, option):
+    network, images, labels = make()
+    single = run(network, images, labels, list(range(12)), weight=None, option=option)
+    assert single["encoder.0.weight0"].abs().max() > 1e-4  # there is a gradient to compare
+    for result in ranks:
+        torch.testing.assert_close(result[f"{option} alone"], single, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_gradients_of_the_loss_are_those_of_the_whole_batch(ranks, option):
+    network, images, labels = make()
+    single = run(network, images, labels, list(range(12)), weight=0.5, option=option)
+    results = [result[f"{option} loss"] for result in ranks]
+    for name, expected in single.items():
+        if name.startswith("value"):
+            # the base loss is a mean over the rank's own samples, so only the average is that of the batch
+            torch.testing.assert_close((results[0][name] + results[1][name]) / 2, expected, rtol=1e-10, atol=1e-12)
+        else:
+            for result in results:
+                torch.testing.assert_close(result[name], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_without_reduction_each_process_has_its_own_value(ranks):
+    network, images, _ = make()
+    for result, rows in zip(ranks, SHARDS, strict=True):
+        y_pred, features = network(images[0][list(rows)])
+        torch.testing.assert_close(result["local"]["value0"], NIRRegularizer()(y_pred, features).detach())
+    assert ranks[0]["local"]["value0"] != ranks[1]["local"]["value0"]
+
+
+def test_reduction_without_a_process_group_is_an_error():
+    with pytest.raises(MonaiFairError) as caught:
+        NIRRegularizer(distributed=True)(torch.zeros(2), torch.zeros(2, 3))
+    assert str(caught.value) == (
+        "distributed=True: expected an initialised torch.distributed process group, got none; "
+        "call init_process_group first or leave 'distributed' to its default"
+    )
