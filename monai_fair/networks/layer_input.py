@@ -9,6 +9,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from monai_fair.errors import MonaiFairError
 
 _SHOWN = 20
+_SEVERAL = 2
 
 
 class LayerInput:
@@ -36,9 +37,7 @@ class LayerInput:
         self._name = layer
         self._runs = 0
         self._input: torch.Tensor | None = None
-        # Outside the compiled graph, because a graph is recompiled whenever the state it reads has changed.
-        hook = torch.compiler.disable(self._keep)  # type: ignore[no-untyped-call]
-        self._hook = self.layer.register_forward_pre_hook(hook, with_kwargs=True)
+        self._hook = self.layer.register_forward_pre_hook(self._keep, with_kwargs=True)
 
     def take(self) -> torch.Tensor:
         """Return the features ``(B, D)`` of the one forward pass since the last ``take`` or ``clear``.
@@ -51,8 +50,9 @@ class LayerInput:
         runs, value = self._runs, self._input
         self.clear()
         if runs != 1 or value is None:
+            got = "several" if runs else "none"
             raise MonaiFairError(
-                f"layer '{self._name}': expected one forward pass since its input was last taken, got {runs}; "
+                f"layer '{self._name}': expected one forward pass since its input was last taken, got {got}; "
                 "use an inferer that calls the network once per batch, such as SimpleInferer"
                 + ("" if runs else ", and compile the network only after this hook is set")
             )
@@ -73,7 +73,8 @@ class LayerInput:
         self.clear()
 
     def _keep(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._runs += 1
+        # Counting stops at "several", because torch.compile compiles again for every state it meets here.
+        self._runs = min(self._runs + 1, _SEVERAL)
         # A second input makes take() fail anyway: keeping it would only hold memory.
         self._input = (args[0] if args else kwargs["input"]) if self._runs == 1 else None
 

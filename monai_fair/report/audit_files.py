@@ -192,9 +192,15 @@ def _provenance(files: Mapping[str, Sequence[Path]], results: Record, *, show_sm
         for run, paths in files.items()
         for seed, path in zip(seeds[run], paths, strict=True)
     ]
+    features = [
+        {**entry, "name": beside.relative_to(root).as_posix(), "sha256": sha256(beside)}
+        for entry in read
+        if entry["run"] in results.get("incidence", {})
+        and (beside := (root / entry["name"]).parent / _FEATURES).is_file()
+    ]
     packages = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "jinja2")
     return {
-        "files": read,
+        "files": [*read, *features],
         "command": _command(read, results["settings"], show_small=show_small),
         "versions": {
             "monai_fair": __version__,

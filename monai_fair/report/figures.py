@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from monai_fair.report.masking import Mask
-from monai_fair.report.quantities import AUC, Quantity, Record, as_float, joined
+from monai_fair.report.quantities import Quantity, Record, as_float, joined
 from monai_fair.report.svg import COLOURS, INK, LINES, PALE, figure_style, plain, to_svg
 
 
@@ -37,7 +37,7 @@ def _roc_axis(axis: Any, grid: Sequence[float], table: Record, run: str, mask: M
     axis.plot([0, 1], [0, 1], color=PALE, linewidth=1)
     for index, group in enumerate(table["groups"]):
         curve = group["roc"].get(run)
-        if curve is None or mask.hides_value(group, AUC):
+        if curve is None or mask.hides_classes(group):
             continue
         name = f"{plain(group['name'], 28)} (n {group['n']:,}, {group['n_positive']:,} positive)"
         axis.plot(
@@ -71,7 +71,7 @@ def gap_figure(results: Record, target: Record, quantities: Sequence[Quantity]) 
                 for offset, run in enumerate(runs):
                     _gap_marks(axis, table["gaps"][run][quantity.key], quantity, position, offset, len(runs))
             unit = "percentage points" if quantity.percent else "0 to 1"
-            axis.set_xlabel(f"Gap in {quantity.short.split(',')[0]}, {unit}")
+            axis.set_xlabel(f"Gap in {quantity.name}, {unit}")
             axis.set_xlim(left=0)
             axis.grid(axis="x", color=PALE, linewidth=0.6)
             axis.set_axisbelow(True)

@@ -169,7 +169,7 @@ def _ablation(
     y = (table["label"] == 1).to_numpy()
     before = _probability(features @ weight.T + bias) >= threshold
     everyone = np.zeros(len(y), dtype=np.int64)
-    grouped = [("", ("everyone",), everyone)]
+    grouped: list[tuple[str, tuple[str, ...], IntArray]] = [("", ("everyone",), everyone)]
     for name in attributes:
         grouping = group_by(table, [name])
         grouped.append((name, grouping.names, grouping.codes))

@@ -171,7 +171,7 @@ def _before_after(rows: Sequence[Record], key: str, mask: Mask) -> Cell:
     quantity = rates("0.5")[0 if key == "tpr" else 1]
     if not rows:
         return _cell("undefined", "no such channel", quiet=True)
-    if mask.hides_value(rows[0], quantity):
+    if mask.hides_classes(rows[0]):
         return _cell("masked", quiet=True)
     before, after = (sum(as_float(row[f"{key}_{when}"]) for row in rows) / len(rows) for when in ("before", "after"))
     if math.isnan(before):

@@ -1,8 +1,8 @@
 """Small cells: what the page hides so that no single person can be read off it.
 
-A count below the least count is hidden, and everything that would give it away: the positives of a group with
-few negatives, the prevalence, and values over few cases. A hidden count can still follow from the totals when
-only one group is hidden; publish the page with that in mind.
+A count below the least count is hidden, and what would give it away: the positives of a group with few
+negatives, its prevalence, and its values. A hidden count can still follow from the totals when only one group is
+hidden; publish the page with that in mind.
 """
 
 from dataclasses import dataclass
@@ -45,16 +45,11 @@ class Mask:
         return "masked" if self.hides_classes(row) else f"{100 * row['prevalence']:.1f}"
 
     def hides_classes(self, row: Record) -> bool:
-        """Whether positives or negatives of a group are too few to tell them apart."""
-        return self.hides(row["n_positive"]) or self.hides(row["n_negative"])
+        """Whether positives or negatives of a group are too few, so that its values are hidden.
 
-    def hides_value(self, row: Record, quantity: Quantity) -> bool:
-        """Whether a group's value of ``quantity`` is hidden: it stands for too few cases."""
-        if quantity.below == "positives":
-            return self.hides(row["n_positive"])
-        if quantity.below == "negatives":
-            return self.hides(row["n_negative"])
-        return self.hides_classes(row)
+        All values are hidden then: an interval over the negatives tells their number, and with n the positives.
+        """
+        return self.hides(row["n_positive"]) or self.hides(row["n_negative"])
 
     def trials(self, row: Record, quantity: Quantity) -> str:
         """Write how many cases of a group a value stands for, without giving a hidden count away."""

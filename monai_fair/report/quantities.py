@@ -26,6 +26,11 @@ class Quantity:
     percent: bool = True
 
     @property
+    def name(self) -> str:
+        """Its abbreviation without a unit."""
+        return self.short.split(",")[0]
+
+    @property
     def unit(self) -> str:
         """Unit of a gap or change."""
         return "percentage points" if self.percent else "on the scale from 0 to 1"

@@ -12,7 +12,8 @@ def what_was_compared(results: Record, target: Record, mask: Mask) -> list[str]:
     runs = [f"{run['name']} ({counted(len(run['seeds']), 'seed')})" for run in results["runs"]]
     overall = target["overall"]
     verb = "were compared on the same" if len(runs) > 1 else "was audited on"
-    cases = f"{joined(runs)} {verb} {counted(data['n'], settings['split'] + ' case')} of {counted(data['n_subjects'], 'subject')}."
+    subjects = counted(data["n_subjects"], "subject")
+    cases = f"{joined(runs)} {verb} {counted(data['n'], settings['split'] + ' case')} of {subjects}."
     share = (
         f"Positive ({target['name']}): {mask.positives(overall)} cases, a prevalence of {mask.prevalence(overall)} %."
     )
@@ -67,15 +68,17 @@ def _gap_sentence(run: str, table: Record, quantity: Quantity, mask: Mask) -> st
     if math.isnan(value):
         return f"{run}: undefined, {mask.reason(gap['reason'] or 'a group has no value')}."
     rows = {row["name"]: row for row in table["groups"]}
-    ends = [
-        f"{end['group']} {quantity.value(end['value'])} ({mask.trials(rows[end['group']], quantity)})"
-        for end in (gap["lowest"], gap["highest"])
-    ]
+    lowest, highest = (_end(end, rows[end["group"]], quantity, mask) for end in (gap["lowest"], gap["highest"]))
     chance, high = quantity.number(as_float(gap["chance"])), quantity.number(as_float(gap["chance_high"]))
     return (
-        f"{run}: {quantity.gap(value)}. Lowest: {ends[0]}; highest: {ends[1]}. By chance {chance} on average, and up to "
-        f"{high} in 95 of 100 shuffles; p {p_text(gap['p'])}, adjusted {p_text(gap['p_holm'])}."
+        f"{run}: {quantity.gap(value)}. Lowest: {lowest}; highest: {highest}. By chance {chance} on average, and "
+        f"up to {high} in 95 of 100 shuffles; p {p_text(gap['p'])}, adjusted {p_text(gap['p_holm'])}."
     )
+
+
+def _end(end: Record, row: Record, quantity: Quantity, mask: Mask) -> str:
+    value = "value masked" if mask.hides_classes(row) else quantity.value(end["value"])
+    return f"{end['group']} {value} ({mask.trials(row, quantity)})"
 
 
 def _change_sentence(baseline: str, run: str, change: Record, quantity: Quantity, results: Record) -> str:
@@ -98,7 +101,11 @@ def left_out(table: Record, quantities: list[Quantity], mask: Mask) -> list[str]
     for quantity in quantities:
         for gaps in table["gaps"].values():
             for entry in gaps[quantity.key]["left_out"]:
-                groups = gathered.setdefault((quantity.short.split(",")[0], mask.reason(entry["reason"])), [])
-                if entry["group"] not in groups:
-                    groups.append(entry["group"])
-    return [f"{short}: {joined(groups)} ({reason})." for (short, reason), groups in gathered.items()]
+                shorts = gathered.setdefault((entry["group"], mask.reason(entry["reason"])), [])
+                if quantity.name not in shorts:
+                    shorts.append(quantity.name)
+    # Turn group -> quantities around, so that groups left out of the same gaps stand together.
+    together: dict[tuple[str, str], list[str]] = {}
+    for (group, reason), shorts in gathered.items():
+        together.setdefault((joined(shorts), reason), []).append(group)
+    return [f"{shorts}: {joined(groups)} ({reason})." for (shorts, reason), groups in together.items()]

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,7 +58,10 @@ def to_svg(figure: Figure, label: str) -> Markup:
     """
     buffer = io.StringIO()
     empty = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    FigureCanvasSVG(figure).print_svg(buffer, metadata=empty)
+    with warnings.catch_warnings():
+        # The browser draws the text with its own fonts; ours only measure it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=empty)
     text = buffer.getvalue()
     body = text[text.index("<svg") :]
     # Group identifiers are only names (figure_1, axes_1) and would be repeated by each figure of the page.

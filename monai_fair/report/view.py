@@ -121,7 +121,7 @@ def _section(table: Record, runs: Sequence[str], quantities: Sequence[Quantity],
 
 def _value(row: Record, quantity: Quantity, run: str, mask: Mask) -> Cell:
     """A group's value, with its interval over cases and its interval over seeds."""
-    if mask.hides_value(row, quantity):
+    if mask.hides_classes(row):
         return cell_of("masked", quiet=True)
     record = row["cells"][run][quantity.key]
     value = as_float(record["value"])
@@ -144,7 +144,7 @@ def _change(record: Record, quantity: Quantity) -> Cell:
 
 
 def _gap_row(table: Record, quantity: Quantity, runs: Sequence[str], mask: Mask) -> Record:
-    short = quantity.short.split(",")[0]
+    short = quantity.name
     return {
         "name": short,
         "unit": quantity.unit,
@@ -180,7 +180,7 @@ def _overall(target: Record, runs: Sequence[str], quantities: Sequence[Quantity]
             "cells": [_value(row, quantity, run, mask) for run in runs],
             "changes": [
                 cell_of("masked", quiet=True)
-                if mask.hides_value(row, quantity)
+                if mask.hides_classes(row)
                 else _change(row["differences"][run][quantity.key], quantity)
                 for run in runs[1:]
             ],

@@ -1,5 +1,8 @@
 """Laws of neuron incidence redistribution that hold for every valid batch."""
 
+from random import Random
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,11 +17,12 @@ from monai_fair.losses import (
     probability_weighted_means,
 )
 
+Batch = tuple[torch.Tensor, torch.Tensor]
 SETTINGS = settings(deadline=None, max_examples=60, derandomize=True)
 
 
 @st.composite
-def batches(draw, max_outputs=3):
+def batches(draw: st.DrawFn, max_outputs: int = 3) -> Batch:
     batch, channels = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     outputs = draw(st.integers(1, max_outputs))
     logits = draw(arrays(np.float64, (batch, outputs), elements=st.floats(-4, 4)))
@@ -27,7 +31,7 @@ def batches(draw, max_outputs=3):
 
 
 @st.composite
-def options(draw):
+def options(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "normalizer": draw(st.sampled_from(["weights", "batch"])),
         "scale_free": draw(st.booleans()),
@@ -38,13 +42,13 @@ def options(draw):
 
 @SETTINGS
 @given(batches(), options())
-def test_never_negative(batch, option):
+def test_never_negative(batch: Batch, option: dict[str, Any]) -> None:
     assert NIRRegularizer(**option)(*batch) >= 0
 
 
 @SETTINGS
 @given(batches(), st.floats(0, 8))
-def test_zero_when_all_channels_are_alike(batch, value):
+def test_zero_when_all_channels_are_alike(batch: Batch, value: float) -> None:
     # (i) each sample may have its own level, as long as its channels agree
     logits, features = batch
     alike = (features[:, :1] + value).expand(-1, 5)
@@ -53,7 +57,7 @@ def test_zero_when_all_channels_are_alike(batch, value):
 
 @SETTINGS
 @given(batches())
-def test_positive_when_the_means_differ(batch):
+def test_positive_when_the_means_differ(batch: Batch) -> None:
     # (i), the other direction
     logits, features = batch
     features = features + torch.arange(features.shape[1]) * 10.0
@@ -63,7 +67,7 @@ def test_positive_when_the_means_differ(batch):
 
 @SETTINGS
 @given(batches(), st.floats(0.01, 1))
-def test_scaling_all_probabilities_changes_nothing(batch, factor):
+def test_scaling_all_probabilities_changes_nothing(batch: Batch, factor: float) -> None:
     # (ii) up to eps / sum p, and sum p is at least 0.018 for logits above -4
     logits, features = batch
     prob = logits.sigmoid()
@@ -77,7 +81,7 @@ def test_scaling_all_probabilities_changes_nothing(batch, factor):
 
 @SETTINGS
 @given(batches(), options(), st.randoms(use_true_random=False))
-def test_order_of_samples_and_channels_changes_nothing(batch, option, random):
+def test_order_of_samples_and_channels_changes_nothing(batch: Batch, option: dict[str, Any], random: Random) -> None:
     # (iii)
     logits, features = batch
     rows = random.sample(range(len(logits)), len(logits))
@@ -89,7 +93,7 @@ def test_order_of_samples_and_channels_changes_nothing(batch, option, random):
 
 @SETTINGS
 @given(batches(max_outputs=1), st.booleans())
-def test_gradient_reaches_encoder_and_classifier(batch, detach):
+def test_gradient_reaches_encoder_and_classifier(batch: Batch, detach: bool) -> None:
     # (iv) features that differ between samples and channels by construction, so that no gradient is 0 by chance
     logits, features = batch
     logits = torch.cat([logits, logits + 1]).requires_grad_()
@@ -102,7 +106,7 @@ def test_gradient_reaches_encoder_and_classifier(batch, detach):
 
 @SETTINGS
 @given(batches(), options(), st.floats(-2000, -100))
-def test_finite_when_probabilities_underflow(batch, option, shift):
+def test_finite_when_probabilities_underflow(batch: Batch, option: dict[str, Any], shift: float) -> None:
     # (v) in float32, where sigmoid(-104) is 0
     logits, features = (value.float() for value in batch)
     logits = (logits + shift).requires_grad_()
@@ -115,7 +119,7 @@ def test_finite_when_probabilities_underflow(batch, option, shift):
 
 @SETTINGS
 @given(batches(), st.data())
-def test_batch_of_one_is_the_variance_of_its_features(batch, data):
+def test_batch_of_one_is_the_variance_of_its_features(batch: Batch, data: Any) -> None:
     # (vi)
     logits, features = batch
     row = data.draw(st.integers(0, len(logits) - 1))
@@ -125,7 +129,7 @@ def test_batch_of_one_is_the_variance_of_its_features(batch, data):
 
 @SETTINGS
 @given(batches(max_outputs=1), st.integers(2, 4))
-def test_repeating_the_batch_changes_nothing(batch, times):
+def test_repeating_the_batch_changes_nothing(batch: Batch, times: int) -> None:
     # (vii) for one process: the sum over equal shards is the statistic of one shard
     logits, features = batch
     for normalizer in ("weights", "batch"):
@@ -136,7 +140,7 @@ def test_repeating_the_batch_changes_nothing(batch, times):
 
 @SETTINGS
 @given(batches(), st.floats(0.1, 100))
-def test_scale_free_form_and_statistics_ignore_the_scale(batch, factor):
+def test_scale_free_form_and_statistics_ignore_the_scale(batch: Batch, factor: float) -> None:
     logits, features = batch
     features = features + 0.5
     regularizer = NIRRegularizer(scale_free=True)

@@ -1,8 +1,12 @@
 """Neuron incidence redistribution: derived values and gradients, options, dtypes, exact error text."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -19,19 +23,31 @@ from monai_fair.losses import (
     sample_weights,
 )
 
+FloatArray = npt.NDArray[np.float64]
+
 # Two samples with p = 3/4 and 1/4 (logits log 3 and -log 3), three channels.
 LOGITS = torch.tensor([math.log(3), -math.log(3)], dtype=torch.float64)
 FEATURES = torch.tensor([[4.0, 0.0, 2.0], [0.0, 4.0, 2.0]], dtype=torch.float64)
 PROB = torch.tensor([0.75, 0.25], dtype=torch.float64)
 
 
-def random_batch(batch=6, outputs=1, channels=5, seed=0):
+def random_batch(
+    batch: int = 6, outputs: int = 1, channels: int = 5, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(batch, outputs, generator=generator, dtype=torch.float64)
     return logits, torch.rand(batch, channels, generator=generator, dtype=torch.float64)
 
 
-def reference(p, h, *, normalizer="weights", correction=0, scale_free=False, row=None):
+def reference(
+    p: FloatArray,
+    h: FloatArray,
+    *,
+    normalizer: str = "weights",
+    correction: int = 0,
+    scale_free: bool = False,
+    row: FloatArray | None = None,
+) -> float:
     """The formulas once more, in numpy, sample by sample."""
     values = []
     for c in range(p.shape[1]):
@@ -45,14 +61,14 @@ def reference(p, h, *, normalizer="weights", correction=0, scale_free=False, row
     return float(np.mean(values))
 
 
-def test_means_derived_by_hand():
+def test_means_derived_by_hand() -> None:
     # weights sum to 1: m = 0.75 (4, 0, 2) + 0.25 (0, 4, 2) = (3, 1, 2); per sample of the batch: half of it
     means = probability_weighted_means(FEATURES, PROB, eps=0)
     assert means.tolist() == [[3.0, 1.0, 2.0]]
     assert probability_weighted_means(FEATURES, PROB, normalizer="batch").tolist() == [[1.5, 0.5, 1.0]]
 
 
-def test_value_derived_by_hand():
+def test_value_derived_by_hand() -> None:
     # m = (3, 1, 2), mean 2, variance (1 + 1 + 0) / 3 = 2/3; sample variance 1; batch reading m/2: variance 1/6;
     # scale-free (2/3) / 2^2 = 1/6
     m = torch.tensor([[3.0, 1.0, 2.0]], dtype=torch.float64)
@@ -62,12 +78,12 @@ def test_value_derived_by_hand():
     assert neuron_incidence_redistribution(m, scale_free=True).item() == pytest.approx(1 / 6, rel=1e-7)
 
 
-def test_regularizer_value_derived_by_hand():
+def test_regularizer_value_derived_by_hand() -> None:
     assert NIRRegularizer()(LOGITS, FEATURES).item() == pytest.approx(2 / 3, rel=1e-7)
     assert NIRRegularizer(normalizer="batch")(LOGITS, FEATURES).item() == pytest.approx(1 / 6, rel=1e-7)
 
 
-def test_gradient_derived_by_hand():
+def test_gradient_derived_by_hand() -> None:
     # L = (1/D) sum_j (m_j - mean)^2, so dL/dm_j = (2/D)(m_j - mean) = (2/3)(1, -1, 0).
     # dm_j/dh_ij = p_i (weights sum to 1), so dL/dh_i = p_i (2/3)(1, -1, 0).
     # dm_j/dp_i = h_ij - m_j; dL/dp_1 = (2/3)((4-3) - (0-1)) = 4/3; dL/dp_2 = (2/3)((0-3) - (4-1)) = -4;
@@ -93,7 +109,7 @@ def test_gradient_derived_by_hand():
     ],
     ids=str,
 )
-def test_gradient_equals_central_differences(options):
+def test_gradient_equals_central_differences(options: dict[str, Any]) -> None:
     logits, features = random_batch(outputs=3)
     labels = (logits > 0).long() if options.get("multi_label") else torch.tensor([0, 1, 2, 2, 1, 0])
     weight = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(3, 5)
@@ -108,7 +124,7 @@ def test_gradient_equals_central_differences(options):
 @pytest.mark.parametrize("normalizer", ["weights", "batch"])
 @pytest.mark.parametrize("correction", [0, 1])
 @pytest.mark.parametrize("scale_free", [False, True])
-def test_equals_numpy(outputs, normalizer, correction, scale_free):
+def test_equals_numpy(outputs: int, normalizer: str, correction: int, scale_free: bool) -> None:
     logits, features = random_batch(outputs=outputs)
     s = logits.numpy()
     exp = np.exp(s)
@@ -118,7 +134,7 @@ def test_equals_numpy(outputs, normalizer, correction, scale_free):
     assert regularizer(logits, features).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_contribution_equals_numpy():
+def test_contribution_equals_numpy() -> None:
     logits, features = random_batch(outputs=3)
     weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     p = logits.softmax(1).numpy()
@@ -128,7 +144,7 @@ def test_contribution_equals_numpy():
     assert got.item() == pytest.approx(reference(p[:, 2:], features.numpy(), row=weight.numpy()[2:]), rel=1e-12)
 
 
-def test_binary_softmax_restricted_to_disease_equals_one_output():
+def test_binary_softmax_restricted_to_disease_equals_one_output() -> None:
     logits, features = random_batch()
     two = torch.cat([torch.zeros_like(logits), logits], 1)
     one = NIRRegularizer()(logits, features)
@@ -137,7 +153,7 @@ def test_binary_softmax_restricted_to_disease_equals_one_output():
     assert NIRRegularizer()(two, features) != one
 
 
-def test_sample_weights_of_each_kind():
+def test_sample_weights_of_each_kind() -> None:
     # sigmoid(0) = 0.5, sigmoid(log 3) = 0.75, sigmoid(-log 3) = 0.25
     logits, labels = torch.tensor([0.0, math.log(3), -math.log(3)]), torch.tensor([0, 1, 1])
     assert sample_weights(logits)[:, 0].tolist() == pytest.approx([0.5, 0.75, 0.25])
@@ -155,7 +171,7 @@ def test_sample_weights_of_each_kind():
 
 
 @pytest.mark.parametrize("option", [{"detach_prob": True}, {"sample_weight": "prediction"}], ids=str)
-def test_gradient_stays_off_the_logits_when_asked(option):
+def test_gradient_stays_off_the_logits_when_asked(option: dict[str, Any]) -> None:
     logits, features = random_batch()
     logits.requires_grad_(), features.requires_grad_()
     NIRRegularizer(**option)(logits, features).backward()
@@ -163,7 +179,7 @@ def test_gradient_stays_off_the_logits_when_asked(option):
     assert features.grad.abs().sum() > 0
 
 
-def test_activation_of_signed_features():
+def test_activation_of_signed_features() -> None:
     signed = torch.tensor([[1.0, -2.0], [3.0, -4.0]], dtype=torch.float64)
     zero = torch.zeros(2, dtype=torch.float64)  # p = 1/2 everywhere: plain means
     # relu: m = (2, 0), variance 1; abs: m = (2, 3), variance 1/4; as it is: m = (2, -3), variance 25/4
@@ -171,7 +187,7 @@ def test_activation_of_signed_features():
     assert values == pytest.approx([1, 0.25, 6.25], rel=1e-7)
 
 
-def test_momentum_averages_sums():
+def test_momentum_averages_sums() -> None:
     # Sums (p h, p, B) of batch 1: ((4, 0), 1, 2), of batch 2: ((0, 1), 1, 2). With momentum 1/4 the second call
     # sees ((1, 0.75), 1, 2): m = (1, 0.75), variance (1/8)^2. Gradient reaches only the 3/4 of batch 2.
     zero = torch.zeros(2, dtype=torch.float64)
@@ -190,7 +206,7 @@ def test_momentum_averages_sums():
     assert torch.equal(regularizer.state_dict()["_extra_state"]["running"], state)
 
 
-def test_momentum_survives_a_checkpoint(tmp_path):
+def test_momentum_survives_a_checkpoint(tmp_path: Path) -> None:
     batches = [random_batch(seed=seed) for seed in range(4)]
     whole = NIRRegularizer(momentum=0.9)
     values = [whole(*batch).item() for batch in batches]
@@ -204,7 +220,7 @@ def test_momentum_survives_a_checkpoint(tmp_path):
         resumed(*random_batch(channels=7))
 
 
-def test_underflow_stays_finite():
+def test_underflow_stays_finite() -> None:
     logits = torch.full((4, 1), -1000.0, requires_grad=True)
     features = torch.rand(4, 5).requires_grad_()
     for options in ({}, {"normalizer": "batch"}, {"scale_free": True}):
@@ -214,38 +230,38 @@ def test_underflow_stays_finite():
         assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_batch_of_one_is_the_variance_of_its_features():
+def test_batch_of_one_is_the_variance_of_its_features() -> None:
     features = torch.tensor([[1.0, 2.0, 6.0]], dtype=torch.float64)  # mean 3, variance (4 + 1 + 9) / 3
     for logits in (torch.tensor([0.3]).double(), torch.tensor([[0.3]]).double()):
         assert NIRRegularizer()(logits, features).item() == pytest.approx(14 / 3, rel=1e-7)
 
 
 @pytest.mark.parametrize(("given", "computed"), [("bfloat16", "float32"), ("float16", "float32"), ("float64",) * 2])
-def test_dtype(given, computed):
+def test_dtype(given: str, computed: str) -> None:
     logits, features = (value.to(getattr(torch, given)) for value in random_batch())
     assert NIRRegularizer()(logits, features).dtype == getattr(torch, computed)
 
 
-def test_autocast_does_not_lower_precision():
+def test_autocast_does_not_lower_precision() -> None:
     logits, features = (value.float() for value in random_batch(batch=64, channels=128))
     expected = NIRRegularizer()(logits, features)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(NIRRegularizer()(logits, features), expected)
 
 
-def test_meta_tensors_give_plain_tensors():
+def test_meta_tensors_give_plain_tensors() -> None:
     value = NIRRegularizer(sample_weight="prob_label")(MetaTensor(LOGITS), MetaTensor(FEATURES), MetaTensor([1, 0]))
     assert type(value) is torch.Tensor
 
 
-def test_statistics_derived_by_hand():
+def test_statistics_derived_by_hand() -> None:
     # class 0: m = (3, 1, 2): std sqrt(2/3), mean 2, top 3/6; class 1: (1, 1, 1): 0, 1, 1/3
     m = torch.tensor([[3.0, 1.0, 2.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
     values = {name: value.item() for name, value in incidence_statistics(m).items()}
     assert values == pytest.approx({"cv": math.sqrt(2 / 3) / 4, "top1_share": 5 / 12, "feature_scale": 1.5})
 
 
-def test_statistics_of_silent_channels_are_nan():
+def test_statistics_of_silent_channels_are_nan() -> None:
     values = {name: value.item() for name, value in incidence_statistics(torch.zeros(1, 3)).items()}
     assert math.isnan(values["cv"])
     assert math.isnan(values["top1_share"])
@@ -254,12 +270,12 @@ def test_statistics_of_silent_channels_are_nan():
     assert math.isnan(incidence_statistics(torch.tensor([[1.0, -1.0]]))["cv"].item())
 
 
-def test_one_step_lowers_the_coefficient_of_variation_at_fixed_scale():
+def test_one_step_lowers_the_coefficient_of_variation_at_fixed_scale() -> None:
     generator = torch.Generator().manual_seed(1)
     raw = torch.rand(32, 16, generator=generator, dtype=torch.float64).pow(4).requires_grad_()
     prob = torch.rand(32, generator=generator, dtype=torch.float64)
 
-    def means():
+    def means() -> torch.Tensor:
         return probability_weighted_means(raw / raw.mean(), prob)  # normalised: the scale cannot pay
 
     before = means()
@@ -270,7 +286,7 @@ def test_one_step_lowers_the_coefficient_of_variation_at_fixed_scale():
     assert after["cv"] < before["cv"] - 1e-4
 
 
-def test_training_redistributes_on_its_own_scale():
+def test_training_redistributes_on_its_own_scale() -> None:
     """With the scale-free form the spread falls by more than half; no gain in fairness is claimed or tested."""
     spread = {}
     for weight in (0.0, 1.0):
@@ -290,7 +306,7 @@ def test_training_redistributes_on_its_own_scale():
     assert spread[1.0] < 0.5 * spread[0.0]
 
 
-def test_loss_is_base_plus_weighted_penalty():
+def test_loss_is_base_plus_weighted_penalty() -> None:
     labels = torch.tensor([1, 0])
     # cross-entropy -log 0.75 for both samples; penalty 2/3
     loss = NIRLoss(0.3)(LOGITS, labels, FEATURES)
@@ -300,7 +316,7 @@ def test_loss_is_base_plus_weighted_penalty():
     assert torch.equal(NIRLoss(0)(LOGITS, labels, FEATURES), ClassificationLoss()(LOGITS, labels))
 
 
-def test_loss_with_contributions_reaches_the_classifier():
+def test_loss_with_contributions_reaches_the_classifier() -> None:
     layer = nn.Linear(3, 1).double()
     loss = NIRLoss(regularizer=NIRRegularizer(use_contribution=True, detach_prob=True))
     base = ClassificationLoss()
@@ -336,8 +352,7 @@ ERRORS = [
     ),
     (
         lambda: NIRRegularizer(classes=[0])(torch.zeros(2, 1), torch.zeros(2, 4)),
-        "sample_weights: expected classes among [1] for 1 outputs, got [0]; "
-        "correct 'classes' or the network's outputs",
+        "sample_weights: expected classes among [1] for 1 outputs, got [0]; correct 'classes' or the network's outputs",
     ),
     (
         lambda: NIRRegularizer(use_contribution=True)(torch.zeros(2), torch.zeros(2, 4)),
@@ -373,7 +388,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("call", "message"), ERRORS)
-def test_error_text(call, message):
+def test_error_text(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(MonaiFairError) as caught:
         call()
     assert str(caught.value) == message

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from monai_fair.errors import MonaiFairError
 from monai_fair.losses import NIRLoss, NIRRegularizer
 
-OPTIONS = {
+Results = dict[str, dict[str, torch.Tensor]]
+OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "batch": {"normalizer": "batch"},
     "scale_free": {"scale_free": True, "correction": 1},
@@ -25,22 +27,30 @@ STEPS = 2
 
 
 class Net(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Linear(3, 8), nn.ReLU())
         self.fc = nn.Linear(8, 2)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = self.encoder(x)
         return self.fc(features), features
 
 
-def make(seed=0):
+def make(seed: int = 0) -> tuple[Net, torch.Tensor, torch.Tensor]:
     torch.manual_seed(seed)
     return Net().double(), torch.randn(STEPS, 12, 3).double(), torch.randint(0, 2, (STEPS, 12))
 
 
-def run(network, images, labels, rows, *, weight, option):
+def run(
+    network: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    rows: list[int],
+    *,
+    weight: float | None,
+    option: str,
+) -> dict[str, torch.Tensor]:
     """Return values and gradients of two steps, the penalty alone (weight None) or with its base loss."""
     regularizer = NIRRegularizer(**OPTIONS[option])
     loss_function = None if weight is None else NIRLoss(weight, regularizer=regularizer)
@@ -60,7 +70,7 @@ def run(network, images, labels, rows, *, weight, option):
     return result
 
 
-def work(rank, folder):
+def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", store, timeout=timedelta(seconds=60), rank=rank, world_size=2)
@@ -79,7 +89,7 @@ def work(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     folder: Path = tmp_path_factory.mktemp("gloo")
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=work, args=(rank, str(folder)), daemon=True) for rank in range(2)]
@@ -96,7 +106,7 @@ def ranks(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_penalty_of_unequal_shards_is_that_of_the_whole_batch(ranks, option):
+def test_penalty_of_unequal_shards_is_that_of_the_whole_batch(ranks: list[Results], option: str) -> None:
     network, images, labels = make()
     single = run(network, images, labels, list(range(12)), weight=None, option=option)
     assert single["encoder.0.weight0"].abs().max() > 1e-4  # there is a gradient to compare
@@ -105,7 +115,7 @@ def test_penalty_of_unequal_shards_is_that_of_the_whole_batch(ranks, option):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_gradients_of_the_loss_are_those_of_the_whole_batch(ranks, option):
+def test_gradients_of_the_loss_are_those_of_the_whole_batch(ranks: list[Results], option: str) -> None:
     network, images, labels = make()
     single = run(network, images, labels, list(range(12)), weight=0.5, option=option)
     results = [result[f"{option} loss"] for result in ranks]
@@ -118,7 +128,7 @@ def test_gradients_of_the_loss_are_those_of_the_whole_batch(ranks, option):
                 torch.testing.assert_close(result[name], expected, rtol=1e-10, atol=1e-12)
 
 
-def test_without_reduction_each_process_has_its_own_value(ranks):
+def test_without_reduction_each_process_has_its_own_value(ranks: list[Results]) -> None:
     network, images, _ = make()
     for result, rows in zip(ranks, SHARDS, strict=True):
         y_pred, features = network(images[0][list(rows)])
@@ -126,7 +136,7 @@ def test_without_reduction_each_process_has_its_own_value(ranks):
     assert ranks[0]["local"]["value0"] != ranks[1]["local"]["value0"]
 
 
-def test_reduction_without_a_process_group_is_an_error():
+def test_reduction_without_a_process_group_is_an_error() -> None:
     with pytest.raises(MonaiFairError) as caught:
         NIRRegularizer(distributed=True)(torch.zeros(2), torch.zeros(2, 3))
     assert str(caught.value) == (

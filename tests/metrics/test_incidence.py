@@ -2,6 +2,9 @@
 
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from scipy.special import expit
 
 from monai_fair.data.artifacts import read_json, write_json
 from monai_fair.errors import MonaiFairError
-from monai_fair.metrics.coactivation import coactivation
+from monai_fair.metrics.arrays import FloatArray
+from monai_fair.metrics.coactivation import Coactivation, CoactivationCell, coactivation
 from monai_fair.metrics.incidence import ablate_channel, channel_incidence, concentration
 
 # rows: two predicted positive (p = 0.8, 0.6), two negative (0.4, 0.2)
@@ -20,7 +24,7 @@ FEATURES = np.array([[4.0, 9.0, 0.0], [2.0, 9.0, 0.0], [1.0, 8.0, 3.0], [1.0, 8.
 PROB = np.array([0.8, 0.6, 0.4, 0.2])
 
 
-def test_incidence_derived_by_hand():
+def test_incidence_derived_by_hand() -> None:
     result = channel_incidence(FEATURES, PROB)
     assert (result.n, result.n_predicted_positive) == (4, 2)
     assert result.hard_positive == (3, 9, 0)
@@ -42,11 +46,11 @@ def test_incidence_derived_by_hand():
     assert result.reasons == {}
 
 
-def test_a_probability_at_the_threshold_counts_as_positive():
+def test_a_probability_at_the_threshold_counts_as_positive() -> None:
     assert channel_incidence(FEATURES, PROB, threshold=0.4).n_predicted_positive == 3
 
 
-def test_incidence_without_positive_predictions_is_nan_with_a_reason(tmp_path):
+def test_incidence_without_positive_predictions_is_nan_with_a_reason(tmp_path: Path) -> None:
     result = channel_incidence(FEATURES, np.zeros(4), threshold=0.9)
     assert np.isnan(result.hard_positive).all()
     assert np.isnan(result.soft_positive).all()
@@ -62,7 +66,7 @@ def test_incidence_without_positive_predictions_is_nan_with_a_reason(tmp_path):
     assert read_json(tmp_path / "incidence.json", "incidence")["hard_positive"] == [None] * 3
 
 
-def test_concentration_derived_by_hand():
+def test_concentration_derived_by_hand() -> None:
     # m = (3, 1, 2, 0, 0): sum 6, mean 1.2, squares 14, variance 14/5 - 1.44 = 1.36
     # sorted (0, 0, 1, 2, 3), weights 2j - 6 = (-4, -2, 0, 2, 4): 0 + 4 + 12 = 16; gini = 16 / (5 * 6)
     result = concentration([3, 1, 2, 0, 0])
@@ -77,7 +81,7 @@ def test_concentration_derived_by_hand():
     assert json.loads(json.dumps(result.as_dict()))["num_channels"] == 5
 
 
-def test_concentration_at_its_limits():
+def test_concentration_at_its_limits() -> None:
     even, single = concentration(np.full(20, 0.3)), concentration([0] * 19 + [7])
     assert (even.cv, even.gini) == (0, pytest.approx(0, abs=1e-12))
     assert (even.top1_share, even.top10_share, even.normalized_entropy, even.participation_ratio) == pytest.approx(
@@ -96,14 +100,14 @@ def test_concentration_at_its_limits():
         ([2, -1, -1], "2 of 3 channel means are negative; take features after ReLU"),
     ],
 )
-def test_concentration_undefined(means, reason):
+def test_concentration_undefined(means: list[float], reason: str) -> None:
     result = concentration(means)
     assert set(result.reasons.values()) == {reason}
     assert all(math.isnan(getattr(result, name)) for name in result.reasons)
     assert len(result.reasons) == 6
 
 
-def test_entropy_of_one_channel_is_undefined():
+def test_entropy_of_one_channel_is_undefined() -> None:
     result = concentration([2.0])
     assert result.reasons == {"normalized_entropy": "there is one channel only"}
     assert math.isnan(result.normalized_entropy)
@@ -112,7 +116,7 @@ def test_entropy_of_one_channel_is_undefined():
 
 @settings(deadline=None, max_examples=100, derandomize=True)
 @given(arrays(np.float64, st.integers(2, 30), elements=st.floats(0, 10)), st.floats(1e-6, 1e6))
-def test_concentration_laws(m, factor):
+def test_concentration_laws(m: FloatArray, factor: float) -> None:
     m = m + (m.max() == 0)
     result = concentration(m)
     size = m.size
@@ -128,11 +132,11 @@ def test_concentration_laws(m, factor):
         assert getattr(scaled, name) == pytest.approx(getattr(result, name), rel=1e-9, abs=1e-9)
 
 
-def cells(result):
+def cells(result: Coactivation) -> dict[tuple[str, str, str], CoactivationCell]:
     return {(cell.attribute, cell.group, cell.stratum): cell for cell in result.cells}
 
 
-def test_coactivation_derived_by_hand():
+def test_coactivation_derived_by_hand() -> None:
     h = np.array([[5.0], [4.0], [3.0], [2.0], [1.0], [0.0]])
     y = np.array([1, 1, 0, 1, 0, 0])
     sex = ["M", "F", "M", "", "F", "F"]
@@ -156,13 +160,13 @@ def test_coactivation_derived_by_hand():
     json.dumps(result.as_dict(), allow_nan=False)
 
 
-def test_coactivation_ties_count_half():
+def test_coactivation_ties_count_half() -> None:
     result = coactivation(np.ones((4, 1)), 0, [0, 1, 0, 1], {})
     assert cells(result)["label", "1", "all"].auroc == 0.5
     assert cells(result)["label", "1", "all"].activation_rate == 0
 
 
-def test_coactivation_undefined_is_nan_with_a_reason():
+def test_coactivation_undefined_is_nan_with_a_reason() -> None:
     h = np.arange(4.0)[:, None]
     table = cells(coactivation(h, 0, [1, 1, 0, 0], {"sex": ["M", "M", "F", "F"], "site": ["a"] * 4}))
     cell = table["sex", "M", "y=0"]
@@ -176,7 +180,7 @@ def test_coactivation_undefined_is_nan_with_a_reason():
     assert math.isnan(cells(coactivation(h, 0, [1] * 4, {}))["label", "1", "all"].auroc)
 
 
-def test_coactivation_counts_add_up():
+def test_coactivation_counts_add_up() -> None:
     generator = np.random.default_rng(0)
     h, y = generator.random((60, 3)), generator.integers(0, 2, 60)
     race = generator.choice(["", "A", "B", "C"], 60).tolist()
@@ -190,7 +194,7 @@ def test_coactivation_counts_add_up():
 
 
 @pytest.mark.parametrize("replace", ["zero", "mean"])
-def test_ablation_equals_logits_minus_the_channels_contribution(replace):
+def test_ablation_equals_logits_minus_the_channels_contribution(replace: Literal["zero", "mean"]) -> None:
     generator = np.random.default_rng(1)
     h, w, b = generator.random((20, 6)), generator.normal(size=(3, 6)), generator.normal(size=3)
     value = 0 if replace == "zero" else h[:, 4].mean()
@@ -198,7 +202,7 @@ def test_ablation_equals_logits_minus_the_channels_contribution(replace):
     np.testing.assert_allclose(ablate_channel(h, w, b, 4, replace=replace), expected, rtol=1e-12)
 
 
-def test_ablation_of_one_output():
+def test_ablation_of_one_output() -> None:
     h = np.array([[1.0, 2.0], [3.0, 4.0]])
     # logits 1*10 + 2*1 + 0.5; without channel 0: 2.5 and 4.5; with its mean 2: 22.5 and 24.5
     for weight in ([10.0, 1.0], [[10.0, 1.0]]):
@@ -248,7 +252,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("call", "message"), ERRORS)
-def test_error_text(call, message):
+def test_error_text(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(MonaiFairError) as caught:
         call()
     assert str(caught.value) == message
