@@ -11,7 +11,12 @@ from monai_fair.errors import MonaiFairError
 
 
 def manifest(
-    recipe: str, root: str, out: str, split: str | None = None, seed: int = 0, options: str | dict[str, str] = ""
+    recipe: str,
+    root: str,
+    out: str,
+    split: str | None = None,
+    seed: int = 0,
+    options: str | Sequence[str] | dict[str, str] = "",
 ) -> str:
     """Build manifest.csv from a dataset's own files.
 
@@ -97,17 +102,18 @@ def audit(
     return str(path)
 
 
-def _pairs(options: str | dict[str, str]) -> dict[str, str]:
+def _pairs(options: str | Sequence[str] | dict[str, str]) -> dict[str, str]:
     if isinstance(options, dict):
         return {str(name): str(choice) for name, choice in options.items()}
-    pairs = [part.split("=", 1) for part in options.split(",") if part]
+    pairs = [part.split("=", 1) for part in _names(options) if part]
     if any(len(pair) != 2 for pair in pairs):
-        raise MonaiFairError(f"--options: expected name=choice,name=choice, got '{options}'")
+        raise MonaiFairError(f"--options: expected name=choice,name=choice, got '{','.join(_names(options))}'")
     return {name.strip(): choice.strip() for name, choice in pairs}
 
 
 def _names(value: str | Sequence[str]) -> list[str]:
-    listed = value.split(",") if isinstance(value, str) else value
+    # fire has already made a tuple of a,b and a number of 5
+    listed = value if isinstance(value, list | tuple) else str(value).split(",")
     return [str(name).strip() for name in listed]
 
 

@@ -101,7 +101,8 @@ def write_tensors(
     path: str | Path, tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | None = None
 ) -> Path:
     """Write named arrays as one safetensors file, with text ``metadata`` in its header."""
-    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    # np.ascontiguousarray would turn a scalar into an array of length 1
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(arrays, temporary, metadata={"monai_fair": __version__, **(metadata or {})})
     return Path(path)

@@ -12,10 +12,10 @@ from monai_fair.data.crosstables import cross_tables, small_cells
 from monai_fair.data.derivations import Derived, derive
 from monai_fair.data.manifest import check_manifest
 from monai_fair.data.recipes import Recipe, read_recipe
-from monai_fair.data.sources import locate_images, read_source
+from monai_fair.data.sources import locate_images, pattern_columns, read_source
 from monai_fair.data.splits import read_split, split_by_subject
 from monai_fair.data.tables import write_table
-from monai_fair.errors import RecipeError, SplitError, raise_problems
+from monai_fair.errors import ManifestError, RecipeError, SplitError, raise_problems
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,16 @@ def build_manifest(
 
 
 def write_manifest(built: BuiltManifest, path: str | Path) -> Path:
-    """Write a manifest as CSV, and its record as JSON of the same name beside it."""
+    """Write a manifest as CSV, and its record as JSON of the same name beside it.
+
+    Raises:
+        ManifestError: if ``path`` itself ends in ``.json``, which is the record's name.
+    """
     target = Path(path)
+    if target.suffix == ".json":
+        raise ManifestError(
+            f"{target}: expected a name for a table, the record takes .json; give one that ends in .csv"
+        )
     write_table(target, built.table)
     write_json(target.with_suffix(".json"), "manifest", {"manifest_sha256": sha256(target), **built.record})
     return target
@@ -115,6 +123,7 @@ def _need_columns(rows: pd.DataFrame, recipe: Recipe) -> None:
         content["subject_id"]: "subject_id",
         **({content["image_id"]: "image_id"} if "image_id" in content else {}),
     }
+    wanted |= dict.fromkeys(pattern_columns(content["image"]["file"]), "image")
     wanted |= {rule["column"]: name for name, rule in _rules(content).items()}
     wanted |= {split["column"]: "split"} if "column" in split else {}
     found = ", ".join(map(str, rows.columns))

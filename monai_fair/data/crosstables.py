@@ -1,6 +1,7 @@
 """Who is in the data: n and prevalence per group, per intersection and per split."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -25,15 +26,16 @@ def cross_tables(
         num_classes: number of classes of the label.
 
     Returns:
-        One dict per part and group: ``split``, ``attribute``, ``group``, ``n``, ``n_subjects``, ``n_per_class``,
-        and ``prevalence`` (share of class 1; ``None`` when there are more than two classes).
+        One dict per part and group, also for a group that a part has nobody of: ``split``, ``attribute``, ``group``, ``n``, ``n_subjects``, ``n_per_class``,
+        and ``prevalence`` (share of class 1; ``None`` when there are more than two classes or no rows).
     """
     keys = [[name] for name in attributes] + ([list(intersect)] if len(intersect) > 1 else [])
     rows = []
     for names in keys:
         incomplete = (table[names] == "").any(axis=1)
         groups = table[names].agg(", ".join, axis=1).mask(incomplete, "missing")
-        for (split, group), cell in table.groupby([table[part], groups], sort=True):
+        for split, group in product(sorted(table[part].unique()), sorted(groups.unique())):
+            cell = table[(table[part] == split) & (groups == group)]
             counts = cell["label"].value_counts().reindex(range(num_classes), fill_value=0)
             rows.append(
                 {
@@ -43,7 +45,7 @@ def cross_tables(
                     "n": len(cell),
                     "n_subjects": int(cell["subject_id"].nunique()),
                     "n_per_class": [int(count) for count in counts],
-                    "prevalence": float(counts[1] / len(cell)) if num_classes == 2 else None,
+                    "prevalence": float(counts[1] / len(cell)) if num_classes == 2 and len(cell) else None,
                 }
             )
     return rows

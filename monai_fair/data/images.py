@@ -1,12 +1,12 @@
 """Are the images of a manifest readable? One look at every file, and every damaged one named with its reason."""
 
+import gzip
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from monai_fair.data.artifacts import sha256
 from monai_fair.data.manifest import Manifest, resolve_inside
+from monai_fair.data.sources import open_npz
 from monai_fair.errors import ImageFileError, raise_problems
 
 
@@ -112,39 +113,43 @@ def _look_at_picture(path: Path, full: bool) -> str:
 
 
 def _look_at_numpy(path: Path, full: bool) -> str:
-    with np.load(path, allow_pickle=False) if path.suffix == ".npz" else _OneArray(path) as arrays:
-        names = list(arrays)
+    if path.suffix == ".npy":
+        # memory-mapped, so that the header alone is read; refuses objects
+        array = np.lib.format.open_memmap(path, mode="r")
         if full:
-            for name in names:
-                _need_finite(arrays[name])
-        return f"{path.suffix[1:]} with {', '.join(names)}"
-
-
-class _OneArray(dict[str, Any]):
-    """An ``.npy`` file in the form of an ``.npz``: memory-mapped, so that its header alone is read."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__({"array": np.load(path, mmap_mode="r", allow_pickle=False)})
-
-    def __enter__(self) -> "_OneArray":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.clear()
+            _need_finite(array)
+        return "npy with array"
+    with open_npz(path) as arrays:
+        names = list(arrays)
+        for name in names if full else []:
+            _need_finite(arrays[name])
+        return f"npz with {', '.join(names)}"
 
 
 def _look_at_nifti(path: Path, full: bool) -> str:
     image = nib.load(path)
-    spacing = np.asarray(image.header.get_zooms()[:3], dtype=float)
+    with image.file_map["image"].get_prepare_fileobj("rb") as file:
+        # nibabel turns a spacing of 0 into 1 when it loads; the header as stored still has the 0
+        stored = type(image.header).from_fileobj(file, check=False)
+    spacing = np.abs(np.asarray(stored.get_zooms()[:3], dtype=float))
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        raise ImageFileError(f"expected a positive voxel spacing, got {spacing.tolist()}")
+        raise ImageFileError(f"expected a voxel spacing other than 0, got {spacing.tolist()}")
     affine = np.asarray(image.affine)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise ImageFileError("expected an invertible affine")
     if full:
         _need_finite(np.asarray(image.dataobj))
+        _need_whole_gzip(path)
     size = " x ".join(map(str, image.shape))
     return f"NIfTI {size} at {' x '.join(f'{step:.3g}' for step in spacing)} mm"
+
+
+def _need_whole_gzip(path: Path) -> None:
+    """Read to the end, where gzip keeps its checksum; nibabel stops at the last voxel and never sees it."""
+    if path.suffix == ".gz":
+        with gzip.open(path) as file:
+            while file.read(1 << 20):
+                pass
 
 
 def _need_finite(array: np.ndarray) -> None:

@@ -5,6 +5,7 @@ Columns: ``subject_id`` (letters, digits, ``_``, ``.``, ``-``), ``image`` (path 
 ``weight``. Every other column is an attribute; an empty cell is a missing value.
 """
 
+import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def _rules(table: pd.DataFrame, num_classes: int) -> list[tuple[str, str, pd.Ser
     rules = [
         ("subject_id", "letters, digits, '_', '.' or '-' only", ~subject.map(_is_subject)),
         ("image", "a path under the data root, without '..'", ~image.map(is_inside)),
-        ("image", "one row per image", image.duplicated(keep="first")),
+        ("image", "one row per image", image.map(posixpath.normpath).duplicated(keep="first")),
     ]
     if "label" in table:
         wanted = "0 or 1" if num_classes == 2 else f"a class index from 0 to {num_classes - 1}"
@@ -119,7 +120,7 @@ def _rules(table: pd.DataFrame, num_classes: int) -> list[tuple[str, str, pd.Ser
     if "split" in table:
         rules.append(("split", f"one of {', '.join(SPLITS)}", ~table["split"].isin(SPLITS)))
     elif "fold" in table:
-        rules.append(("fold", "a whole number", ~table["fold"].str.fullmatch(r"\d+")))
+        rules.append(("fold", "a whole number", ~table["fold"].str.fullmatch(r"[0-9]+")))
     if "weight" in table:
         weight = pd.to_numeric(table["weight"], errors="coerce")
         rules.append(("weight", "a positive number", ~(weight > 0) | ~np.isfinite(weight)))
@@ -140,7 +141,13 @@ def is_inside(text: str) -> bool:
     """Say whether a path stays under the folder it is relative to: not absolute, no ``..``, not empty."""
     path = PurePosixPath(text)
     absolute = path.is_absolute() or PureWindowsPath(text).drive != "" or text.startswith("\\")
-    return text != "" and not absolute and ".." not in path.parts and ".." not in PureWindowsPath(text).parts
+    return (
+        text != ""
+        and "\0" not in text
+        and not absolute
+        and ".." not in path.parts
+        and ".." not in PureWindowsPath(text).parts
+    )
 
 
 def resolve_inside(root: Path, image: str) -> Path:
@@ -158,7 +165,7 @@ def resolve_inside(root: Path, image: str) -> Path:
 def load_datalist(
     manifest: str | Path,
     dataset_dir: str | Path,
-    split: str | Sequence[str] | None = None,
+    split: str | int | Sequence[str | int] | None = None,
     *,
     num_classes: int = 2,
     labelled: bool = True,
@@ -168,7 +175,7 @@ def load_datalist(
     Args:
         manifest: path of the manifest.
         dataset_dir: data root that the image paths start from.
-        split: part or parts to keep, such as ``"train"`` or ``["val", "test"]``; ``None`` keeps all rows.
+        split: part or parts to keep, such as ``"train"``, ``["val", "test"]`` or fold ``0``; ``None`` keeps all rows.
         num_classes: number of classes of the label.
         labelled: ask for labels and splits, see :func:`read_manifest`.
 
@@ -177,26 +184,19 @@ def load_datalist(
         ``attributes`` (dict of text) and, when the manifest has them, ``label`` and ``weight``.
 
     Raises:
-        ManifestError: if the manifest breaks its contract, a path leaves the root, or a part is empty.
+        ManifestError: if the manifest breaks its contract, with every path that leaves the root, or with every part
+            that is empty.
     """
     checked = read_manifest(manifest, num_classes=num_classes, labelled=labelled)
     table = checked.table
-    wanted = [split] if isinstance(split, str) else list(split or [])
-    if wanted:
-        sizes = table[checked.part].value_counts()
-        empty = [name for name in wanted if name not in sizes]
-        raise_problems(
-            ManifestError,
-            manifest,
-            [f"expected rows with {checked.part} '{name}', got none; found {dict(sizes)}" for name in empty],
-        )
-        table = table[table[checked.part].isin(wanted)]
-    root = Path(dataset_dir)
+    if split is not None:
+        table = _parts(checked, [split] if isinstance(split, str | int) else split)
+    paths = _paths(table["image"], Path(dataset_dir), manifest)
     extra = [name for name in ("label", "weight") if name in table]
-    columns = {name: table[name].tolist() for name in ("image", "subject_id", *extra, *checked.attributes)}
+    columns = {name: table[name].tolist() for name in ("subject_id", *extra, *checked.attributes)}
     return [
         {
-            "image": str(resolve_inside(root, columns["image"][place])),
+            "image": paths[place],
             "row": int(row),
             "subject_id": columns["subject_id"][place],
             "attributes": {name: columns[name][place] for name in checked.attributes},
@@ -204,3 +204,27 @@ def load_datalist(
         }
         for place, row in enumerate(table.index)
     ]
+
+
+def _parts(manifest: Manifest, wanted: Sequence[str | int]) -> pd.DataFrame:
+    """Keep the rows of the wanted parts; a part without rows is an error, and so is an empty list of parts."""
+    part, names = manifest.part, [str(name) for name in wanted]
+    sizes: dict[str, int] = manifest.table[part].value_counts().to_dict() if part in manifest.table else {}
+    found = ", ".join(f"{name} {count}" for name, count in sizes.items()) or "no such column"
+    problems = [f"expected rows with {part} '{name}', got none; found {found}" for name in names if name not in sizes]
+    if not names:
+        problems = [f"expected at least one {part} to keep, got an empty list; leave it out to keep all rows"]
+    raise_problems(ManifestError, manifest.source, problems)
+    return manifest.table[manifest.table[part].isin(names)]
+
+
+def _paths(images: pd.Series, root: Path, source: str | Path) -> list[str]:
+    """Resolve every image under the root, and name all that lead outside."""
+    paths, problems = [], []
+    for image in images:
+        try:
+            paths.append(str(resolve_inside(root, image)))
+        except ManifestError as error:
+            problems.append(str(error))
+    raise_problems(ManifestError, source, problems)
+    return paths

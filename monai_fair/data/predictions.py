@@ -5,6 +5,7 @@ Columns: ``subject_id``, ``image``, ``split`` (train, val or test), ``label`` (c
 other column is an attribute. An empty attribute cell is a missing value.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from monai_fair.data.splits import subjects_in_several_parts
 from monai_fair.data.tables import describe_cells, read_table, write_table
 from monai_fair.errors import PredictionsError, raise_problems
 
 SPLITS = ("train", "val", "test")
 _REQUIRED = ("subject_id", "image", "split", "label")
 _RESERVED = frozenset({*_REQUIRED, "image_id", "threshold"})
+_SCORE = re.compile(r"score(_[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def check_predictions(table: pd.DataFrame, source: str, *, labelled: bool = True
     problems = [f"expected a column '{column}', found none; add it" for column in missing]
     if not scores:
         problems.append("expected a column 'score' (or 'score_0', 'score_1', ...), found none; add it")
+    extra = [name for name in table.columns if _SCORE.fullmatch(str(name)) and name not in scores] if scores else []
+    problems += [f"column '{name}': expected scores {', '.join(scores)} only; rename or remove it" for name in extra]
     if not len(table):
         problems.append("expected at least one row, got none; check the run that wrote it")
     raise_problems(PredictionsError, source, problems)
@@ -112,6 +117,8 @@ def check_predictions(table: pd.DataFrame, source: str, *, labelled: bool = True
     problems += describe_cells(table, "subject_id", table["subject_id"] == "", "an identifier")
     repeated = table.duplicated(["subject_id", "image"], keep="first")
     problems += describe_cells(table, "image", repeated, "one row per subject and image")
+    leaks = subjects_in_several_parts(table[table["split"] != ""])
+    problems += [f"subject '{who}' stands in {' and '.join(parts)}; put it in one" for who, parts in leaks.items()]
     raise_problems(PredictionsError, source, problems)
 
     attributes = tuple(str(name) for name in table.columns if name not in _RESERVED and name not in scores)

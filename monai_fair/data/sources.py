@@ -1,6 +1,10 @@
 """Where a recipe's rows come from: a table, or one ``.npz`` file per image; and where its images lie."""
 
-from collections.abc import Mapping, Sequence
+import string
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +61,22 @@ def _read_npz(patterns: list[str], columns: Sequence[str], root: Path) -> tuple[
         place = {"file": file.relative_to(root).as_posix(), "stem": file.stem, "folder": file.parent.name}
         try:
             rows.append({**place, **_scalars(file, columns)})
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             problems.append(f"{place['file']}: {error}")
     raise_problems(ImageFileError, root, problems)
     return pd.DataFrame(rows, dtype=str), {" ".join(patterns): f"{len(files)} files"}
 
 
+@contextmanager
+def open_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """Open an ``.npz`` file without pickle; unlike ``np.load``, close it when it turns out not to be one."""
+    with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+        yield arrays
+
+
 def _scalars(file: Path, columns: Sequence[str]) -> dict[str, str]:
     """Read the named scalars of one file; numpy reads only these members of the archive."""
-    with np.load(file, allow_pickle=False) as arrays:
+    with open_npz(file) as arrays:
         missing = [name for name in columns if name not in arrays]
         if missing:
             raise ValueError(f"expected the arrays {', '.join(missing)}, found {', '.join(arrays.files)}")
@@ -82,6 +93,11 @@ def _text(value: np.ndarray) -> str:
     if isinstance(item, float):
         return "" if np.isnan(item) else f"{item:.10g}"
     return str(int(item)) if isinstance(item, bool) else str(item)
+
+
+def pattern_columns(pattern: str) -> list[str]:
+    """Return the columns that a file pattern such as ``{image_id}.jpg`` is filled from."""
+    return [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
 
 
 def locate_images(image: Mapping[str, Any], rows: pd.DataFrame, root: Path) -> pd.Series:

@@ -20,7 +20,7 @@ def roc_figure(results: Record, target: Record, mask: Mask) -> Markup:
     """
     tables = [table for table in target["tables"] if len(table["attributes"]) == 1]
     runs = [run["name"] for run in results["runs"]]
-    with figure_style("roc"):
+    with figure_style(f"roc {target['name']}"):
         figure = Figure(figsize=(4.1 * len(runs), 3.9 * len(tables)), layout="constrained")
         axes = figure.subplots(len(tables), len(runs), squeeze=False)
         for row, table in zip(axes, tables, strict=True):
@@ -62,7 +62,7 @@ def gap_figure(results: Record, target: Record, quantities: Sequence[Quantity]) 
     The band reaches from 0 to what 95 of 100 shuffles stay within, the tick is their mean.
     """
     tables, runs = target["tables"], [run["name"] for run in results["runs"]]
-    with figure_style("gaps"):
+    with figure_style(f"gaps {target['name']}"):
         height = 1.1 + len(tables) * (0.2 + 0.24 * len(runs))
         figure = Figure(figsize=(9.6, height), layout="constrained")
         axes = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]

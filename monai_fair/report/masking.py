@@ -44,6 +44,10 @@ class Mask:
         """Write the prevalence of a group in percent."""
         return "masked" if self.hides_classes(row) else f"{100 * row['prevalence']:.1f}"
 
+    def prevalence_with_unit(self, row: Record) -> str:
+        """Write the prevalence of a group with its unit."""
+        return self.prevalence(row) if self.hides_classes(row) else f"{self.prevalence(row)}\u00a0%"
+
     def hides_classes(self, row: Record) -> bool:
         """Whether positives or negatives of a group are too few, so that its values are hidden.
 

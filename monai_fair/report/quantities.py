@@ -45,7 +45,7 @@ class Quantity:
 
     def value(self, value: float) -> str:
         """Write a value with its unit."""
-        return f"{self.number(value)} %" if self.percent and not math.isnan(value) else self.number(value)
+        return f"{self.number(value)}\u00a0%" if self.percent and not math.isnan(value) else self.number(value)
 
     def gap(self, value: float) -> str:
         """Write a gap or change with its unit."""

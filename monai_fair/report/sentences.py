@@ -14,9 +14,8 @@ def what_was_compared(results: Record, target: Record, mask: Mask) -> list[str]:
     verb = "were compared on the same" if len(runs) > 1 else "was audited on"
     subjects = counted(data["n_subjects"], "subject")
     cases = f"{joined(runs)} {verb} {counted(data['n'], settings['split'] + ' case')} of {subjects}."
-    share = (
-        f"Positive ({target['name']}): {mask.positives(overall)} cases, a prevalence of {mask.prevalence(overall)} %."
-    )
+    prevalence = mask.prevalence_with_unit(overall)
+    share = f"Positive ({target['name']}): {mask.positives(overall)} cases; prevalence: {prevalence}."
     return [cases, share, *_thresholds(target), _seeds(results)]
 
 
@@ -41,7 +40,7 @@ def _thresholds(target: Record) -> list[str]:
 
 
 def _seeds(results: Record) -> str:
-    level = f"{100 * results['settings']['confidence']:g} %"
+    level = f"{100 * results['settings']['confidence']:g}\u00a0%"
     if all(len(run["seeds"]) == 1 for run in results["runs"]):
         return (
             f"Intervals are {level} intervals over cases. Each run has one seed, so nothing is known about how much "
@@ -86,7 +85,7 @@ def _change_sentence(baseline: str, run: str, change: Record, quantity: Quantity
     if math.isnan(value):
         return f"From {baseline} to {run}: undefined, {change['reason']}."
     span = quantity.span(as_float(change["low"]), as_float(change["high"]))
-    level = f"{100 * results['settings']['confidence']:g} %"
+    level = f"{100 * results['settings']['confidence']:g}\u00a0%"
     spread = f"{level} interval {span}" if span else str(change["reason"])
     sign = "+" if value > 0 else ""
     return (

@@ -27,7 +27,7 @@ def page_view(results: Record, *, show_small: bool = False) -> Record:
         "runs": runs,
         "min_count": mask.least,
         "masking": not show_small,
-        "level": f"{100 * results['settings']['confidence']:g} %",
+        "level": f"{100 * results['settings']['confidence']:g}\u00a0%",
         "several_seeds": any(len(run["seeds"]) > 1 for run in results["runs"]),
         "settings": results["settings"],
         "notes": results["notes"],
@@ -65,7 +65,7 @@ def _facts(results: Record, target: Record, mask: Mask) -> list[tuple[str, str]]
         (f"{results['data']['n']:,}", f"{results['settings']['split']} cases"),
         (f"{results['data']['n_subjects']:,}", "subjects"),
         (mask.positives(target["overall"]), "positive"),
-        (f"{mask.prevalence(target['overall'])} %", "prevalence"),
+        (mask.prevalence_with_unit(target["overall"]), "prevalence"),
         (str(low) if low == high else f"{low} to {high}", "seeds per run"),
     ]
 

@@ -1,5 +1,6 @@
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,14 +9,16 @@ from fairlearn.metrics import MetricFrame, false_positive_rate, true_positive_ra
 from scipy.stats import binomtest, t, ttest_rel
 from sklearn.metrics import roc_auc_score
 
-from monai_fair.data.predictions import check_predictions
+from monai_fair.data.predictions import Predictions, check_predictions
 from monai_fair.errors import MonaiFairError
-from monai_fair.metrics import audit, auc_interval, youden_threshold
+from monai_fair.metrics import auc_interval, audit, youden_threshold
 
 FAST = {"permutations": 50}
 
 
-def make(seed=0, n=600, *, gap=0.0, source="p.csv", classes=1, **columns):
+def make(
+    seed: int = 0, n: int = 600, *, gap: float = 0.0, source: str = "p.csv", classes: int = 1, **columns: Any
+) -> Predictions:
     """Simulated predictions; the same cases for every seed of the scores."""
     cases, noise = np.random.default_rng(0), np.random.default_rng(seed + 1)
     label = (cases.random(n) < 0.4).astype(int)
@@ -35,11 +38,11 @@ def make(seed=0, n=600, *, gap=0.0, source="p.csv", classes=1, **columns):
     return check_predictions(table.assign(label=label, **columns).astype(str), source)
 
 
-def tables(results, target=0):
+def tables(results: dict[str, Any], target: int = 0) -> dict[str, Any]:
     return {table["name"]: table for table in results["targets"][target]["tables"]}
 
 
-def test_one_run_one_seed_against_sklearn_fairlearn_and_scipy():
+def test_one_run_one_seed_against_sklearn_fairlearn_and_scipy() -> None:
     found = make()
     results = audit({"erm": [found]}, ["sex", "site"], min_count=1, **FAST)
     test, val = (found.table[found.table["split"] == split] for split in ("test", "val"))
@@ -75,7 +78,7 @@ def test_one_run_one_seed_against_sklearn_fairlearn_and_scipy():
                 assert gap["lowest"]["group"] == frame.by_group[metric].idxmin()
 
 
-def test_means_over_seeds_and_paired_differences_against_scipy():
+def test_means_over_seeds_and_paired_differences_against_scipy() -> None:
     runs = {
         "erm": [make(seed, gap=1.0) for seed in range(3)],
         "nir": [make(seed + 10) for seed in range(3)],
@@ -96,7 +99,7 @@ def test_means_over_seeds_and_paired_differences_against_scipy():
     assert gap["p"] == pytest.approx(1 / 51)
 
 
-def test_only_shared_seeds_are_paired():
+def test_only_shared_seeds_are_paired() -> None:
     runs = {
         "erm": [make(seed, source=f"erm/seed_{seed}/p.csv") for seed in (0, 1, 2)],
         "nir": [make(seed + 10, source=f"nir/seed_{seed}/p.csv") for seed in (2, 4)],
@@ -109,14 +112,14 @@ def test_only_shared_seeds_are_paired():
     assert change["reason"] == "one seed: the spread over seeds is unknown"
 
 
-def test_runs_without_a_shared_seed():
+def test_runs_without_a_shared_seed() -> None:
     runs = {run: [make(source=f"{run}/seed_{seed}/p.csv")] for run, seed in (("erm", 0), ("nir", 1))}
     change = tables(audit(runs, ["sex"], **FAST))["sex"]["gap_differences"]["nir"]["auc"]
     assert math.isnan(change["value"])
     assert change["reason"] == "the runs share no seed"
 
 
-def test_one_seed_has_no_interval_over_seeds_and_says_so():
+def test_one_seed_has_no_interval_over_seeds_and_says_so() -> None:
     cell = tables(audit({"erm": [make()]}, ["sex"], **FAST))["sex"]["groups"][0]["cells"]["erm"]["auc"]
     assert math.isnan(cell["seeds"]["low"])
     assert cell["seeds"]["reason"] == "one seed: the spread over seeds is unknown"
@@ -124,7 +127,7 @@ def test_one_seed_has_no_interval_over_seeds_and_says_so():
 
 # The three traps measured with fairlearn 0.15: undefined groups must be NaN with a reason, at any position.
 @pytest.mark.parametrize("name", ["0 first", "z last"])
-def test_group_of_negatives_only_is_undefined_and_listed(name):
+def test_group_of_negatives_only_is_undefined_and_listed(name: str) -> None:
     found = make()
     special = (found.table["label"] == 0) & (np.arange(600) % 7 == 0)
     planted = make(site=np.where(special, name, found.table["site"]))
@@ -141,7 +144,7 @@ def test_group_of_negatives_only_is_undefined_and_listed(name):
     assert not math.isnan(row["cells"]["erm"]["fpr@0.5"]["value"])
 
 
-def test_ten_cases_without_positives_raise_no_false_alarm():
+def test_ten_cases_without_positives_raise_no_false_alarm() -> None:
     # fairlearn calls the TPR of such a group 0.0, which makes the difference as large as the best group's TPR.
     base = tables(audit({"erm": [make()]}, ["site"], **FAST))["site"]["gaps"]["erm"]["tpr@0.5"]
     found = make()
@@ -161,7 +164,7 @@ def test_ten_cases_without_positives_raise_no_false_alarm():
 
 
 @pytest.mark.parametrize("missing", ["drop", "group"])
-def test_missing_values_are_a_choice_and_are_counted(missing):
+def test_missing_values_are_a_choice_and_are_counted(missing: str) -> None:
     found = make()
     planted = make(sex=np.where(np.arange(600) % 5 == 0, "", found.table["sex"]))
     results = audit({"erm": [planted]}, ["sex", "site"], missing=missing, **FAST)
@@ -178,7 +181,7 @@ def test_missing_values_are_a_choice_and_are_counted(missing):
     assert names == ["f", "m"] + (["missing"] if missing == "group" else [])
 
 
-def test_small_groups_have_a_value_but_no_interval_and_no_part_in_the_gap():
+def test_small_groups_have_a_value_but_no_interval_and_no_part_in_the_gap() -> None:
     found = make()
     positives = np.flatnonzero((found.table["label"] == 1) & (found.table["split"] == "test"))
     few = np.isin(np.arange(600), positives[:9]) | (np.arange(600) % 11 == 1) & (found.table["label"] == 0)
@@ -197,7 +200,7 @@ def test_small_groups_have_a_value_but_no_interval_and_no_part_in_the_gap():
     assert gap["reason"] == "fewer than two groups to compare"
 
 
-def test_no_validation_rows_leave_the_fixed_threshold():
+def test_no_validation_rows_leave_the_fixed_threshold() -> None:
     results = audit({"erm": [make(split="test")]}, ["sex"], **FAST)
     reason = "no rows with split 'val' to choose a threshold on"
     assert results["targets"][0]["thresholds"]["erm"]["youden"]["reason"] == reason
@@ -208,7 +211,7 @@ def test_no_validation_rows_leave_the_fixed_threshold():
     assert tables(results)["sex"]["gaps"]["erm"]["tpr@youden"]["reason"] == reason
 
 
-def test_auditing_validation_chooses_no_threshold_there():
+def test_auditing_validation_chooses_no_threshold_there() -> None:
     results = audit({"erm": [make()]}, ["sex"], split="val", **FAST)
     assert results["data"]["n"] == 200
     assert results["targets"][0]["thresholds"]["erm"]["youden"]["reason"] == (
@@ -216,14 +219,14 @@ def test_auditing_validation_chooses_no_threshold_there():
     )
 
 
-def test_several_images_per_subject_are_noted():
+def test_several_images_per_subject_are_noted() -> None:
     results = audit({"erm": [make(subject_id=[f"s{i // 2}" for i in range(600)])]}, ["sex"], **FAST)
     assert results["notes"] == [
         "several images per subject (400 images of 300 subjects): intervals and p values by image may be too narrow"
     ]
 
 
-def test_several_classes_are_audited_one_against_the_rest():
+def test_several_classes_are_audited_one_against_the_rest() -> None:
     found = make(classes=3)
     results = audit({"erm": [found]}, ["sex"], **FAST)
     assert [target["name"] for target in results["targets"]] == [f"class {k} versus the rest" for k in range(3)]
@@ -234,15 +237,17 @@ def test_several_classes_are_audited_one_against_the_rest():
         assert target["overall"]["cells"]["erm"]["auc"]["value"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_two_score_columns_are_a_binary_task():
+def test_two_score_columns_are_a_binary_task() -> None:
     table = make().table.astype(str)
-    two = table.drop(columns="score").assign(score_0=(1 - table["score"].astype(float)).astype(str), score_1=table["score"])
+    two = table.drop(columns="score").assign(
+        score_0=(1 - table["score"].astype(float)).astype(str), score_1=table["score"]
+    )
     one, both = (audit({"erm": [found]}, ["sex"], **FAST) for found in (make(), check_predictions(two, "p.csv")))
     assert both["targets"][0]["score_column"] == "score_1"
     assert json.dumps(one["targets"][0]["tables"]) == json.dumps(both["targets"][0]["tables"])
 
 
-def test_holm_goes_over_attributes_and_intersections():
+def test_holm_goes_over_attributes_and_intersections() -> None:
     results = audit({"erm": [make(gap=0.6)]}, ["sex", "site"], **FAST)
     gaps = [table["gaps"]["erm"]["fpr@0.5"] for table in results["targets"][0]["tables"]]
     raw = sorted(gap["p"] for gap in gaps)
@@ -251,7 +256,7 @@ def test_holm_goes_over_attributes_and_intersections():
     assert {gap["holm_over"] for gap in gaps} == {3}
 
 
-def test_roc_passes_through_the_rates_of_the_audit():
+def test_roc_passes_through_the_rates_of_the_audit() -> None:
     found = make()
     results = audit({"erm": [found]}, ["sex"], **FAST)
     row = tables(results)["sex"]["groups"][0]
@@ -264,7 +269,7 @@ def test_roc_passes_through_the_rates_of_the_audit():
     assert area == pytest.approx(row["cells"]["erm"]["auc"]["value"], abs=0.01)
 
 
-def test_options_are_checked_all_at_once():
+def test_options_are_checked_all_at_once() -> None:
     with pytest.raises(MonaiFairError) as caught:
         audit({"erm": [make()]}, ["sex"], missing="own", permutations=0, min_count=0, split="dev", confidence=1.0)
     assert str(caught.value).splitlines() == [
@@ -277,7 +282,7 @@ def test_options_are_checked_all_at_once():
     ]
 
 
-def test_input_is_not_changed():
+def test_input_is_not_changed() -> None:
     found = make()
     before = found.table.copy(deep=True)
     audit({"erm": [found]}, ["sex"], **FAST)

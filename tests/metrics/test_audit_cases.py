@@ -1,13 +1,15 @@
+from typing import Any
+
 import pandas as pd
 import pytest
 
-from monai_fair.data.predictions import check_predictions
+from monai_fair.data.predictions import Predictions, check_predictions
 from monai_fair.errors import PredictionsError
 from monai_fair.metrics import gather_cases
 from monai_fair.metrics.cases import seed_names
 
 
-def predictions(source="a.csv", **changes):
+def predictions(source: str = "a.csv", **changes: Any) -> Predictions:
     table = pd.DataFrame(
         {
             "subject_id": ["s1", "s2", "s3", "s4"],
@@ -22,19 +24,19 @@ def predictions(source="a.csv", **changes):
     return check_predictions(table, source)
 
 
-def shuffled(source="b.csv"):
+def shuffled(source: str = "b.csv") -> Predictions:
     found = predictions(source)
     return check_predictions(found.table.iloc[::-1].astype(str), source)
 
 
-def test_rows_come_in_one_order():
+def test_rows_come_in_one_order() -> None:
     cases = gather_cases({"a": [predictions(), shuffled()]}, ["sex"])
     assert cases.table["subject_id"].tolist() == ["s1", "s2", "s3"]
     assert cases.runs[0].scores.tolist() == [[[0.2], [0.9], [0.4]]] * 2
     assert cases.runs[0].seeds == ("1", "2")
 
 
-def test_another_split_can_be_audited():
+def test_another_split_can_be_audited() -> None:
     assert gather_cases({"a": [predictions()]}, ["sex"], split="val").table["subject_id"].tolist() == ["s4"]
 
 
@@ -50,11 +52,11 @@ def test_another_split_can_be_audited():
         (["linseed_0/p.csv"], ["1"]),
     ],
 )
-def test_seed_names(sources, names):
+def test_seed_names(sources: list[str], names: Any) -> None:
     assert seed_names(sources) == names
 
 
-def test_all_problems_at_once():
+def test_all_problems_at_once() -> None:
     other_rows = predictions("rows.csv", subject_id=["s1", "s2", "s9", "s4"])
     other_label = predictions("label.csv", label=["0", "0", "1", "0"])
     other_sex = predictions("sex.csv", sex=["f", "f", "f", ""])
@@ -73,14 +75,14 @@ def test_all_problems_at_once():
         "  6. run 'b', seed 2 (val.csv): expected rows with split 'test', the splits there are val; add predictions",
         f"  7. run 'a', seed 2 (rows.csv): expected the same rows as {first}, got 1 of them missing and 1 others; "
         "predict the same test part with every run and seed",
-        f"  8. run 'a', seed 3 (label.csv): expected the same 'label' as in {first}, 1 rows differ, first subject 's2', "
-        "image '2.png' with '0' instead of '1'; use one manifest for every run and seed",
+        f"  8. run 'a', seed 3 (label.csv): expected the same 'label' as in {first}, 1 rows differ, first subject "
+        "'s2', image '2.png' with '0' instead of '1'; use one manifest for every run and seed",
         f"  9. run 'b', seed 1 (sex.csv): expected the same 'sex' as in {first}, 1 rows differ, first subject 's2', "
         "image '2.png' with 'f' instead of 'm'; use one manifest for every run and seed",
     ]
 
 
-def test_nothing_to_audit():
+def test_nothing_to_audit() -> None:
     with pytest.raises(PredictionsError) as caught:
         gather_cases({"a": []}, [])
     assert str(caught.value).splitlines() == [
@@ -92,28 +94,32 @@ def test_nothing_to_audit():
         gather_cases({}, ["sex"])
 
 
-def test_an_attribute_named_twice():
+def test_an_attribute_named_twice() -> None:
     message = r"^audit: expected each attribute once, got 'sex' 2 times; remove the others$"
     with pytest.raises(PredictionsError, match=message):
         gather_cases({"a": [predictions()]}, ["sex", "sex"])
 
 
-def numeric(levels):
-    table = pd.DataFrame({"subject_id": [f"s{i}" for i in range(levels)], "split": "test", "label": "0", "score": "0.5"})
-    return check_predictions(table.assign(image=table["subject_id"], age=[f"{30 + i}.5" for i in range(levels)]), "n.csv")
+def numeric(levels: int) -> Predictions:
+    table = pd.DataFrame(
+        {"subject_id": [f"s{i}" for i in range(levels)], "split": "test", "label": "0", "score": "0.5"}
+    )
+    return check_predictions(
+        table.assign(image=table["subject_id"], age=[f"{30 + i}.5" for i in range(levels)]), "n.csv"
+    )
 
 
-def test_a_numeric_attribute_must_be_binned():
+def test_a_numeric_attribute_must_be_binned() -> None:
     gather_cases({"a": [numeric(20)]}, ["age"])
     with pytest.raises(PredictionsError) as caught:
         gather_cases({"a": [numeric(21)]}, ["age"])
     assert str(caught.value) == (
-        "audit: run 'a', seed 1 (n.csv): expected groups in the attribute 'age', got 21 different numbers; bin it in the "
-        "recipe, such as age_group, and audit that"
+        "audit: run 'a', seed 1 (n.csv): expected groups in the attribute 'age', got 21 different numbers; bin it in "
+        "the recipe, such as age_group, and audit that"
     )
 
 
-def test_one_task_at_a_time():
+def test_one_task_at_a_time() -> None:
     table = predictions().table.astype(str).rename(columns={"score": "score_0"})
     several = check_predictions(table.assign(score_1=table["score_0"]), "k.csv")
     with pytest.raises(PredictionsError) as caught:

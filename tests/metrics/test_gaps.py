@@ -4,37 +4,37 @@ import pytest
 from monai_fair.metrics import group_gap, holm, permutation_p
 
 
-def test_gap_by_hand():
+def test_gap_by_hand() -> None:
     values = np.array([[0.9, 0.7, 0.8], [0.5, 0.6, 0.2]])
     np.testing.assert_allclose(group_gap(values, np.array([True, True, True])), [0.2, 0.4])
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_a_nan_group_changes_nothing_wherever_it_stands(position):
+def test_a_nan_group_changes_nothing_wherever_it_stands(position: int) -> None:
     values = np.insert(np.array([0.9, 0.7]), position, np.nan)
     assert group_gap(values, ~np.isnan(values)) == pytest.approx(0.2)
 
 
-def test_one_group_has_no_gap():
+def test_one_group_has_no_gap() -> None:
     assert np.isnan(group_gap(np.array([[0.5, np.nan]]), np.array([True, False]))).tolist() == [True]
 
 
-def test_permutation_p_by_hand():
+def test_permutation_p_by_hand() -> None:
     # 2 of 4 shuffles reach 0.3 (equality counts, also when it is off by rounding): (1 + 2) / (4 + 1).
     assert permutation_p(0.3, np.array([0.1, 0.1 + 0.2, 0.5, 0.0])) == 3 / 5
     assert permutation_p(0.1 + 0.2, np.array([0.1, 0.3, 0.5, 0.0])) == 3 / 5
 
 
-def test_permutation_p_is_never_zero():
+def test_permutation_p_is_never_zero() -> None:
     assert permutation_p(1.0, np.zeros(99)) == 0.01
 
 
-def test_holm_by_hand():
+def test_holm_by_hand() -> None:
     # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04; running maximum ends in 0.06.
     np.testing.assert_allclose(holm([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06])
 
 
-def test_holm_is_capped_at_one_and_never_falls():
+def test_holm_is_capped_at_one_and_never_falls() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         raw = rng.random(6)
@@ -45,11 +45,11 @@ def test_holm_is_capped_at_one_and_never_falls():
 
 
 @pytest.mark.parametrize("position", [0, 2])
-def test_holm_ignores_what_was_not_tested(position):
+def test_holm_ignores_what_was_not_tested(position: int) -> None:
     adjusted = holm(np.insert([0.01, 0.5], position, np.nan))
     assert np.isnan(adjusted[position])
     np.testing.assert_allclose(np.delete(adjusted, position), [0.02, 0.5])
 
 
-def test_holm_of_nothing():
+def test_holm_of_nothing() -> None:
     assert np.isnan(holm([np.nan])).all()

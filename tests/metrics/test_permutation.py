@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from itertools import permutations as orders
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from monai_fair.metrics import permutation_p, permuted_auc_gaps, permuted_rate_gaps
 
 
-def all_gaps(value_of, group):
+def all_gaps(value_of: Callable[[Any], float], group: list[int]) -> Any:
     """Gap under every order of the group names: the whole permutation distribution."""
     gaps = []
     for order in orders(group):
@@ -17,7 +19,7 @@ def all_gaps(value_of, group):
     return np.array(gaps)
 
 
-def test_rate_gaps_follow_the_whole_permutation_distribution():
+def test_rate_gaps_follow_the_whole_permutation_distribution() -> None:
     hits = np.array([[1, 1, 1, 0, 0, 0, 0]], bool)
     group = [0, 0, 0, 1, 1, 2, 2]
     exact = all_gaps(lambda inside: hits[0, inside].mean(), group)
@@ -28,7 +30,7 @@ def test_rate_gaps_follow_the_whole_permutation_distribution():
         assert (np.abs(drawn - value) < 1e-9).mean() == pytest.approx(share, abs=4 * np.sqrt(0.25 / 20_000))
 
 
-def test_seeds_are_shuffled_together():
+def test_seeds_are_shuffled_together() -> None:
     # Two equal seeds: the mean gap of both is the gap of one, so its distribution is that of one seed.
     hits = np.array([[1, 1, 1, 0, 0, 0, 0, 1]], bool)
     group = np.array([0, 0, 0, 0, 1, 1, 1, 1])
@@ -37,7 +39,7 @@ def test_seeds_are_shuffled_together():
     np.testing.assert_allclose(one, two)
 
 
-def test_auc_gaps_follow_the_permutation_distribution_within_classes():
+def test_auc_gaps_follow_the_permutation_distribution_within_classes() -> None:
     y = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
     score = np.array([0.9, 0.8, 0.4, 0.3, 0.7, 0.4, 0.2, 0.1])
     exact = []
@@ -53,7 +55,7 @@ def test_auc_gaps_follow_the_permutation_distribution_within_classes():
         assert (np.abs(drawn - value) < 1e-9).mean() == pytest.approx(share, abs=4 * np.sqrt(0.25 / 20_000))
 
 
-def test_results_are_seeded_and_free_of_group_order():
+def test_results_are_seeded_and_free_of_group_order() -> None:
     rng = np.random.default_rng(0)
     y = rng.random(120) < 0.4
     scores = np.round(rng.random((2, 120)), 1)
@@ -69,7 +71,7 @@ def test_results_are_seeded_and_free_of_group_order():
     np.testing.assert_array_equal(rates, permuted_rate_gaps((scores > 0.5)[:, order], group[order], **options))
 
 
-def test_chunks_cover_all_permutations(monkeypatch):
+def test_chunks_cover_all_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monai_fair.metrics.permutation._ELEMENTS", 100)
     rng = np.random.default_rng(0)
     y, group = np.arange(40) % 2 == 0, np.arange(40) // 2 % 2
@@ -77,7 +79,7 @@ def test_chunks_cover_all_permutations(monkeypatch):
     assert permuted_rate_gaps(rng.random((1, 40)) < 0.5, group, permutations=33, seed=0).shape == (33,)
 
 
-def test_a_planted_gap_has_a_small_p():
+def test_a_planted_gap_has_a_small_p() -> None:
     rng = np.random.default_rng(1)
     group = np.repeat([0, 1], 100)
     hits = rng.random((1, 200)) < np.where(group == 0, 0.9, 0.5)
@@ -87,7 +89,7 @@ def test_a_planted_gap_has_a_small_p():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("groups", [2, 4, 8])
-def test_p_is_uniform_when_groups_do_not_differ(groups):
+def test_p_is_uniform_when_groups_do_not_differ(groups: int) -> None:
     # The p of a discrete gap is conservative by its ties; the AUC gap has few of them.
     rng = np.random.default_rng(groups)
     group = np.tile(np.arange(groups), 400 // groups)

@@ -1,0 +1,33 @@
+# Two commands on a machine with Python 3.11 or newer: `make demo` and `make test`.
+PYTHON ?= python3
+DEMO ?= demo
+BUNDLE := bundles/fair_image_classification
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test clean
+
+demo: .venv/installed
+	$(BIN)/python -m monai_fair simulate skin --out $(DEMO)/skin --n 2000 --seed 0
+	$(BIN)/python -m monai_fair manifest --recipe ham10000 --root $(DEMO)/skin --split $(DEMO)/skin/split.csv \
+	  --out $(DEMO)/skin/manifest.csv
+	$(BIN)/python -m monai_fair check $(DEMO)/skin/manifest.csv --root $(DEMO)/skin --full
+	$(BIN)/python -W ignore::UserWarning -m monai.bundle run --config_file $(BUNDLE)/configs/study.yaml \
+	  --bundle_root $(BUNDLE) --dataset_dir $(DEMO)/skin --output_dir $(DEMO)/study --base "['train.yaml','small.yaml']"
+
+# one thread per worker: the cores are already busy with workers
+test: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+clean:
+	rm -rf .venv $(DEMO)
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; make PYTHON=python3.11')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,200 @@
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monai_fair.data.artifacts import read_json
+from monai_fair.data.predictions import check_predictions
+from monai_fair.metrics import audit
+from monai_fair.report import build_page, write_report
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Checks nesting, and gathers tags, identifiers and text outside style and SVG."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack, self.tags, self.text, self.ids, self.links = [], [], [], [], []
+        self.feed(page)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes["href"]] if tag == "a" else []
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.stack.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "svg"} & set(self.stack):
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def page(results: dict[str, Any]) -> str:
+    return build_page(results)
+
+
+def test_page_is_well_formed_and_every_link_has_its_target(page: str) -> None:
+    assert page.startswith("<!doctype html>\n")
+    parsed = Page(page)
+    assert ("html", {"lang": "en"}) in parsed.tags
+    assert parsed.links
+    assert {link.removeprefix("#") for link in parsed.links} <= set(parsed.ids)
+    assert len(parsed.ids) == len(set(parsed.ids))
+
+
+def test_every_table_has_heads_with_scope_and_a_caption(page: str) -> None:
+    parsed = Page(page)
+    heads = [attributes for tag, attributes in parsed.tags if tag == "th"]
+    assert heads
+    assert all(attributes["scope"] in ("row", "col", "rowgroup", "colgroup") for attributes in heads)
+    count = sum(tag == "table" for tag, _ in parsed.tags)
+    assert sum(tag == "caption" for tag, _ in parsed.tags) == count
+
+
+def test_every_figure_names_itself(page: str) -> None:
+    figures = [attributes for tag, attributes in Page(page).tags if tag == "svg"]
+    assert len(figures) == 2
+    assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 20 for attributes in figures)
+    assert "<dc:date>" not in page
+
+
+def test_every_n_of_a_shown_group_is_on_the_page(results: dict[str, Any], page: str) -> None:
+    words = Page(page).words
+    assert f"{results['data']['n']:,} test cases" in words
+    for table in results["targets"][0]["tables"]:
+        for row in table["groups"]:
+            if min(row["n_positive"], row["n_negative"]) >= 10:
+                assert f"{row['name']} {row['n']:,} {row['n_positive']:,} " in words
+
+
+def test_values_gaps_and_p_are_on_the_page(results: dict[str, Any], page: str) -> None:
+    words = Page(page).words
+    table = results["targets"][0]["tables"][0]
+    for run in ("ERM", "NIR"):
+        for row in table["groups"]:
+            assert f"{row['cells'][run]['auc']['value']:.3f} {row['cells'][run]['auc']['low']:.3f} to" in words
+            assert f"{100 * row['cells'][run]['tpr@youden']['value']:.1f} " in words
+        gap = table["gaps"][run]["tpr@youden"]
+        sentence = f"{run}: {100 * gap['value']:.1f} percentage points. Lowest: {gap['lowest']['group']} "
+        assert sentence in words
+        assert f"up to {100 * gap['chance_high']:.1f} in 95 of 100 shuffles" in words
+        if gap["p"] >= 0.001:
+            assert f"p {gap['p']:.3f}, adjusted {gap['p_holm']:.3f}." in words
+    change = table["gap_differences"]["NIR"]["tpr@youden"]
+    assert f"by {100 * change['value']:.1f} percentage points (mean over 3 shared seeds;".replace("-", "−") in words
+
+
+def test_small_cells_are_masked_unless_asked(results: dict[str, Any], page: str) -> None:
+    tiny = next(row for row in results["targets"][0]["tables"][1]["groups"] if row["name"] == "tiny")
+    assert 0 < tiny["n"] < 10
+    words = Page(page).words
+    assert "tiny <10 <10 masked masked masked masked masked masked" in words
+    assert "Counts below 10 are masked" in words
+    shown = Page(build_page(results, show_small=True)).words
+    assert f"tiny {tiny['n']} {tiny['n_positive']} " in shown
+    assert "masked" not in shown.replace("unmasked", "")
+
+
+def test_a_group_with_few_negatives_does_not_give_them_away(results: dict[str, Any]) -> None:
+    few = copy.deepcopy(results)
+    row = few["targets"][0]["tables"][0]["groups"][0]
+    row["n_negative"], row["n_positive"] = 4, row["n"] - 4
+    words = Page(build_page(few)).words
+    assert f"{row['name']} {row['n']:,} masked masked masked" in words
+    assert f"n positive {row['n'] - 4}" not in words
+
+
+def test_an_empty_class_is_not_told_from_a_small_one_when_masked(simulated: Any) -> None:
+    table = simulated(site="north")
+    table.loc[(table["label"] == "0").to_numpy() & (table.index % 4 == 0), "site"] = "south"
+    found = audit({"ERM": [check_predictions(table, "p.csv")]}, ["site"], permutations=20)
+    assert "no positive in this group" not in build_page(found)
+    assert "fewer than 10 positives in this group" in build_page(found)
+    assert "no positive in this group" in build_page(found, show_small=True)
+
+
+def test_page_from_json_equals_page_from_numbers(results: dict[str, Any], page: str) -> None:
+    plain = json.loads(json.dumps(results).replace("NaN", "null"))
+    assert build_page(plain) == page
+
+
+def test_page_is_the_same_each_time(results: dict[str, Any], page: str) -> None:
+    assert build_page(results) == page
+
+
+def test_no_verdict_words(page: str) -> None:
+    verdicts = r"\b(fair|unfair|fairness|unbiased|biased|debias\w*|pass(ed|es)?|fail(ed|s)?|good|bad|significant\w*)\b"
+    assert re.findall(verdicts, Page(page).words, flags=re.IGNORECASE) == []
+
+
+def test_one_run_with_one_seed(simulated: Any) -> None:
+    found = audit({"ERM": [check_predictions(simulated(), "p.csv")]}, ["sex"], permutations=20)
+    words = Page(build_page(found)).words
+    assert "ERM (1 seed) was audited on 600 test cases of 600 subjects." in words
+    assert "Each run has one seed, so nothing is known about how much the numbers change" in words
+    assert "Change" not in words.split("How to read this page")[1].split("By chance")[0]
+    assert "seeds 0." not in words
+
+
+def test_without_validation_rows_the_page_uses_the_fixed_threshold(simulated: Any) -> None:
+    found = audit({"ERM": [check_predictions(simulated(split="test"), "p.csv")]}, ["sex"], permutations=20)
+    words = Page(build_page(found)).words
+    assert "Only the fixed threshold 0.5 is used where none could be chosen: ERM: no rows with split 'val'" in words
+    assert "The same at the fixed threshold" not in words
+    assert "TPR and FPR at the threshold 0.5." in words
+
+
+def test_several_classes_have_a_section_each(simulated: Any) -> None:
+    table = simulated()
+    table["score_0"], table["score_1"], table["score_2"] = table["score"], table["score"], table["score"]
+    found = check_predictions(table.drop(columns="score"), "p.csv")
+    page = Page(build_page(audit({"ERM": [found]}, ["sex"], permutations=20)))
+    assert "What was compared: class 2 versus the rest" in page.words
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_notes_are_shown(simulated: Any) -> None:
+    twins = simulated(subject_id=[f"s{i // 2}" for i in range(900)])
+    found = audit({"ERM": [check_predictions(twins, "p.csv")]}, ["sex"], permutations=20)
+    assert "Note: several images per subject (600 images of" in Page(build_page(found)).words
+
+
+def test_names_in_other_scripts_are_drawn(simulated: Any) -> None:
+    table = simulated()
+    table["sex"] = table["sex"].replace({"female": "女性", "male": "ÄöÜ $x_1$ \\frac"})
+    page = build_page(audit({"ERM": [check_predictions(table, "p.csv")]}, ["sex"], permutations=20))
+    figure = page[page.index("<svg") : page.rindex("</svg>")]
+    assert "女性" in figure
+    assert "$x_1$ \\frac" in figure
+
+
+def test_write_report_writes_both_files(results: dict[str, Any], page: str, tmp_path: Path) -> None:
+    path = write_report(results, tmp_path / "new")
+    assert path == tmp_path / "new" / "report.html"
+    assert path.read_text(encoding="utf-8") == page
+    stored = read_json(tmp_path / "new" / "metrics.json", "audit")
+    assert stored["targets"][0]["tables"][0]["name"] == "sex"
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["metrics.json", "report.html"]
+    assert build_page(stored) == page
