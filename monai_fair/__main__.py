@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import fire
 
@@ -80,7 +80,7 @@ def audit(
     *predictions: str,
     attributes: str | Sequence[str],
     out: str = "audit",
-    missing: str = "drop",
+    missing: Literal["drop", "group"] = "drop",
     permutations: int = 2000,
     seed: int = 0,
 ) -> str:

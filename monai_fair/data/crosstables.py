@@ -26,8 +26,9 @@ def cross_tables(
         num_classes: number of classes of the label.
 
     Returns:
-        One dict per part and group, also for a group that a part has nobody of: ``split``, ``attribute``, ``group``, ``n``, ``n_subjects``, ``n_per_class``,
-        and ``prevalence`` (share of class 1; ``None`` when there are more than two classes or no rows).
+        One dict per part and group, also where a part has nobody of a group: ``split``, ``attribute``, ``group``,
+        ``n``, ``n_subjects``, ``n_per_class``, and ``prevalence`` (share of class 1; ``None`` when there are more
+        than two classes or no rows).
     """
     keys = [[name] for name in attributes] + ([list(intersect)] if len(intersect) > 1 else [])
     rows = []

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from monai_fair.data.artifacts import read_json
-from monai_fair.data.predictions import SPLITS
+from monai_fair.data.predictions import SPLITS, is_score_column
 from monai_fair.data.splits import subjects_in_several_parts
 from monai_fair.data.tables import describe_cells, read_table
 from monai_fair.errors import ManifestError, raise_problems
@@ -86,6 +86,8 @@ def check_manifest(table: pd.DataFrame, source: str, *, num_classes: int = 2, la
         problems.append("expected a column 'split' (train, val, test) or 'fold' (a number), found none; add it")
     clash = [name for name in _BATCH_KEYS if name in table]
     problems += [f"column '{name}' has a name that training needs for itself; rename it" for name in clash]
+    clash = [str(name) for name in table if name == "threshold" or is_score_column(str(name))]
+    problems += [f"column '{name}' has a name that tables of predictions need; rename it" for name in clash]
     if not len(table):
         problems.append("expected at least one row, got none")
     raise_problems(ManifestError, source, problems)
@@ -141,13 +143,9 @@ def is_inside(text: str) -> bool:
     """Say whether a path stays under the folder it is relative to: not absolute, no ``..``, not empty."""
     path = PurePosixPath(text)
     absolute = path.is_absolute() or PureWindowsPath(text).drive != "" or text.startswith("\\")
-    return (
-        text != ""
-        and "\0" not in text
-        and not absolute
-        and ".." not in path.parts
-        and ".." not in PureWindowsPath(text).parts
-    )
+    if text == "" or "\0" in text or absolute:
+        return False
+    return ".." not in path.parts and ".." not in PureWindowsPath(text).parts
 
 
 def resolve_inside(root: Path, image: str) -> Path:
@@ -209,7 +207,7 @@ def load_datalist(
 def _parts(manifest: Manifest, wanted: Sequence[str | int]) -> pd.DataFrame:
     """Keep the rows of the wanted parts; a part without rows is an error, and so is an empty list of parts."""
     part, names = manifest.part, [str(name) for name in wanted]
-    sizes: dict[str, int] = manifest.table[part].value_counts().to_dict() if part in manifest.table else {}
+    sizes: dict[Any, int] = manifest.table[part].value_counts().to_dict() if part in manifest.table else {}
     found = ", ".join(f"{name} {count}" for name, count in sizes.items()) or "no such column"
     problems = [f"expected rows with {part} '{name}', got none; found {found}" for name in names if name not in sizes]
     if not names:

@@ -20,7 +20,6 @@ from monai_fair.errors import PredictionsError, raise_problems
 SPLITS = ("train", "val", "test")
 _REQUIRED = ("subject_id", "image", "split", "label")
 _RESERVED = frozenset({*_REQUIRED, "image_id", "threshold"})
-_SCORE = re.compile(r"score(_[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,11 @@ class Predictions:
 def score_names(num_scores: int) -> tuple[str, ...]:
     """Return the score columns of a model with ``num_scores`` outputs."""
     return ("score",) if num_scores == 1 else tuple(f"score_{index}" for index in range(num_scores))
+
+
+def is_score_column(name: str) -> bool:
+    """Say whether a column has the name of a score: ``score``, ``score_0``, ``score_1``, ..."""
+    return re.fullmatch(r"score(_[0-9]+)?", name) is not None
 
 
 def write_predictions(path: str | Path, table: pd.DataFrame, *, labelled: bool = True) -> Path:
@@ -97,7 +101,7 @@ def check_predictions(table: pd.DataFrame, source: str, *, labelled: bool = True
     problems = [f"expected a column '{column}', found none; add it" for column in missing]
     if not scores:
         problems.append("expected a column 'score' (or 'score_0', 'score_1', ...), found none; add it")
-    extra = [name for name in table.columns if _SCORE.fullmatch(str(name)) and name not in scores] if scores else []
+    extra = [name for name in table.columns if is_score_column(str(name)) and name not in scores] if scores else []
     problems += [f"column '{name}': expected scores {', '.join(scores)} only; rename or remove it" for name in extra]
     if not len(table):
         problems.append("expected at least one row, got none; check the run that wrote it")

@@ -9,6 +9,8 @@ import pandas as pd
 from monai_fair.data.tables import read_table, write_table
 from monai_fair.errors import SplitError, raise_problems
 
+_ROUNDING = 1e-9  # 10 * 0.7 is 7.000000000000001 and still whole
+
 
 def split_by_subject(
     table: pd.DataFrame, shares: Mapping[str, float], *, stratify: Sequence[str] = (), seed: int = 0
@@ -16,9 +18,8 @@ def split_by_subject(
     """Assign every subject to one part.
 
     Subjects are grouped into strata by the combination of their values in ``stratify`` (a subject with several
-    images has the combination of all its values). They are put in order, stratum by stratum and at random
-    within one, and the parts are dealt along that order in proportion to ``shares`` (Webster's method), so the
-    share of a part is met to within one subject in every stratum and over all.
+    images has the combination of all its values). In every stratum, and over all, a part gets its share rounded
+    down or up to whole subjects; chance decides who goes where.
 
     Args:
         table: one row per image, with ``subject_id`` and the columns of ``stratify`` as text.
@@ -32,16 +33,22 @@ def split_by_subject(
 
     Raises:
         SplitError: if the shares do not add up to 1, or there are fewer subjects than parts.
+
+    References:
+        Cox, A constructive procedure for unbiased controlled rounding, JASA 1987,
+        doi:10.1080/01621459.1987.10478456 (that such a rounding always exists).
     """
     if abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values(), default=0) <= 0:
         raise SplitError(f"expected positive shares that add up to 1, got {dict(shares)}")
     strata = _strata(table, list(stratify))
     if len(strata) < len(shares):
         raise SplitError(f"expected at least {len(shares)} subjects for {len(shares)} parts, got {len(strata)}")
-    order = np.random.default_rng(seed).permutation(len(strata))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(strata))
     order = order[np.argsort(strata.to_numpy()[order], kind="stable")]
+    counts = _whole_counts(np.bincount(strata), np.asarray(list(shares.values())), rng)
     parts = np.empty(len(strata), dtype=object)
-    parts[order] = _deal(shares, len(strata))
+    parts[order] = np.repeat(np.tile(np.asarray(list(shares), dtype=object), len(counts)), counts.ravel())
     return pd.DataFrame({"subject_id": strata.index, "split": parts})
 
 
@@ -54,12 +61,32 @@ def _strata(table: pd.DataFrame, columns: list[str]) -> pd.Series:
     return pd.Series(pd.factorize(joined, sort=True)[0], index=joined.index)
 
 
-def _deal(shares: Mapping[str, float], count: int) -> np.ndarray:
-    """Deal ``count`` places to the parts in proportion: the k-th place of a part comes at (k + 1/2) / share."""
-    places = [(np.arange(count) + 0.5) / share for share in shares.values()]
-    names = np.repeat(np.asarray(list(shares), dtype=object), count)
-    dealt: np.ndarray = names[np.argsort(np.concatenate(places), kind="stable")[:count]]
-    return dealt
+def _whole_counts(sizes: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Round ``sizes x shares`` down or up to whole subjects, so that each stratum and each part adds up.
+
+    Every cell gets its share rounded down, and one subject more in some cells: the cheapest flow from strata to
+    parts, where the largest remainders go first. A little noise makes it the only cheapest one, so that the
+    answer depends on the seed and not on the solver. A vertex of this linear program is always whole.
+    """
+    from scipy.optimize import linprog  # a quarter of a second, for one function that few commands call
+    from scipy.sparse import eye_array, kron, vstack
+
+    exact = np.outer(sizes, shares / shares.sum())
+    whole = np.floor(exact + _ROUNDING).astype(np.int64)
+    remainder = (exact - whole).clip(min=0)
+    strata, parts = exact.shape
+    per_part = kron(np.ones((1, strata)), eye_array(parts))
+    open_places = (remainder * (remainder > _ROUNDING)).sum(axis=0)
+    flow = linprog(
+        (rng.uniform(0, 0.01, exact.shape) - remainder).ravel(),
+        A_ub=vstack([per_part, -per_part]),
+        b_ub=np.concatenate([np.ceil(open_places - _ROUNDING), -np.floor(open_places + _ROUNDING)]),
+        A_eq=kron(eye_array(strata), np.ones((1, parts))),
+        b_eq=sizes - whole.sum(axis=1),
+        bounds=np.column_stack([np.zeros(exact.size), (remainder > _ROUNDING).ravel()]),
+        method="highs-ds",
+    )
+    return np.asarray(whole + np.rint(flow.x).astype(np.int64).reshape(exact.shape))
 
 
 def write_split(path: str | Path, split: pd.DataFrame) -> Path:

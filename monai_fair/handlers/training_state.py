@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
 from monai.engines import Evaluator, Trainer
+from torch.utils.data import DistributedSampler
 
 from monai_fair.data.artifacts import atomic_path
 from monai_fair.errors import ArtifactError
@@ -40,7 +41,7 @@ class EpochSeed:
         torch.manual_seed(epoch_seed)
         set_rnd(engine.data_loader.dataset, seed=epoch_seed)
         sampler = getattr(engine.data_loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
+        if isinstance(sampler, DistributedSampler):
             sampler.set_epoch(self.seed * 1_000_003 + epoch)
 
 

@@ -26,16 +26,17 @@ class RGBReader(PILReader):
         self.size = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
         self.mode = "L" if grayscale else "RGB"
 
-    def read(self, data: str | Path | Sequence[str | Path]) -> Image.Image | list[Image.Image]:  # type: ignore[override]
+    def read(self, data: str | Path | Sequence[str | Path]) -> Image.Image | list[Image.Image]:
         """Read one file or several.
 
         Raises:
             ImageFileError: with the file's name, if it is not an image or is damaged.
         """
         try:
-            return super().read(data)
+            image: Image.Image | list[Image.Image] = super().read(data)
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageFileError(f"{data}: expected a readable image; {error}") from error
+        return image
 
     def _convert(self, image: Image.Image) -> Image.Image:
         if self.size is not None:

@@ -33,7 +33,7 @@ class Bundle:
         return [name if "/" in name else str(self.configs / f"{name}.yaml") for name in names]
 
     def options(self, output: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-        tiny = {
+        tiny: dict[str, Any] = {
             "bundle_root": str(self.root),
             "dataset_dir": str(self.cohort),
             "output_dir": str(output),
@@ -42,9 +42,9 @@ class Bundle:
             "pretrained": False,
             "num_workers": 0,
             "progress": False,
-            "network_def#layers": [1, 1, 1, 1],
-            "network_def#block_inplanes": [4, 8, 8, 16],
         }
+        if overrides.pop("tiny_network", True):
+            tiny |= {"network_def#layers": [1, 1, 1, 1], "network_def#block_inplanes": [4, 8, 8, 16]}
         return tiny | overrides
 
     def workflow(
