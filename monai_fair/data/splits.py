@@ -113,5 +113,6 @@ def read_split(path: str | Path) -> pd.DataFrame:
 
 def subjects_in_several_parts(table: pd.DataFrame, part: str = "split") -> dict[str, list[str]]:
     """Return the subjects that stand in more than one part, with their parts in order."""
-    parts = table.groupby("subject_id")[part].unique()
-    return {str(subject): sorted(found) for subject, found in parts.items() if len(found) > 1}
+    pairs = table[["subject_id", part]].drop_duplicates()
+    several = pairs[pairs["subject_id"].duplicated(keep=False)].groupby("subject_id")[part]
+    return {str(subject): sorted(found) for subject, found in several}

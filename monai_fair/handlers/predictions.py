@@ -48,11 +48,11 @@ class PredictionSaver:
     ) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(manifest, num_classes=num_classes, labelled=labelled)
+        if features_layer and network is None:
+            raise PredictionsError(f"features_layer '{features_layer}': expected the network too, got none")
+        self.network = network
+        self.features_layer = features_layer
         self.layer_input: LayerInput | None = None
-        if features_layer:
-            if network is None:
-                raise PredictionsError(f"features_layer '{features_layer}': expected the network too, got none")
-            self.layer_input = LayerInput(network, features_layer)
         self._rows: list[int] = []
         self._scores: list[torch.Tensor] = []
         self._features: list[torch.Tensor] = []
@@ -65,6 +65,9 @@ class PredictionSaver:
 
     def _start(self, _: Engine) -> None:
         self._rows, self._scores, self._features = [], [], []
+        # hooked only while the evaluator runs, so that a training of the same network is not watched
+        if self.network is not None and self.features_layer:
+            self.layer_input = LayerInput(self.network, self.features_layer)
 
     def _collect(self, engine: Engine) -> None:
         self._rows += [int(item["row"]) for item in engine.state.batch]
@@ -82,11 +85,13 @@ class PredictionSaver:
         scores = evenly_divisible_all_gather(torch.cat(self._scores)).cpu().numpy()[first]
         if self.layer_input is not None:
             features = evenly_divisible_all_gather(torch.cat(self._features)).cpu().numpy()[first]
-        if idist.get_rank() != 0:
-            return
-        self._write_scores(rows, scores)
+        if idist.get_rank() == 0:
+            self._write_scores(rows, scores)
+            if self.layer_input is not None:
+                self._write_features(features)
         if self.layer_input is not None:
-            self._write_features(features)
+            self.layer_input.remove()
+            self.layer_input = None
 
     def _write_scores(self, rows: np.ndarray, scores: np.ndarray) -> None:
         manifest = self.manifest

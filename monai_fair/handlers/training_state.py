@@ -114,7 +114,8 @@ class EarlyStopping:
 class TrainingStateSaver:
     """Save the whole state of a training after every epoch, and continue from it when the run starts again.
 
-    A file that says the training is finished makes the run return at once. A file of other settings is refused by
+    A training that has stopped early or reached ``max_epochs`` makes the run return at once; with a larger
+    ``max_epochs`` the latter goes on. A file of other settings is refused by
     name, so that a changed learning rate never continues an old run.
 
     Args:
@@ -150,7 +151,6 @@ class TrainingStateSaver:
         """Register with a MONAI trainer, as the last of its handlers."""
         engine.add_event_handler(Events.STARTED, self.resume)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
-        engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def resume(self, engine: Trainer) -> None:
         """Load the state if there is one."""
@@ -192,13 +192,6 @@ class TrainingStateSaver:
 
     def save(self, engine: Trainer) -> None:
         """Write the state after an epoch."""
-        self._write(engine, finished=False)
-
-    def finish(self, engine: Trainer) -> None:
-        """Mark the training as finished, by its last epoch or by early stopping."""
-        self._write(engine, finished=True)
-
-    def _write(self, engine: Trainer, *, finished: bool) -> None:
         if idist.get_rank() != 0:
             return
         validation = self.evaluator.state
@@ -206,7 +199,9 @@ class TrainingStateSaver:
             "settings": self.settings,
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
-            "finished": finished,
+            # stopped early: with this epoch, so that a kill right after it does not train on; a run that ended with
+            # its last epoch is told by max_epochs, and goes on when that is raised
+            "finished": bool(engine.should_terminate),
             # numpy scalars would not load with weights_only=True
             "best_metric": float(validation.best_metric),
             "best_metric_epoch": int(validation.best_metric_epoch),

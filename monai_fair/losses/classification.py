@@ -27,6 +27,7 @@ class ClassificationLoss(nn.Module):
         MonaiFairError: if a weight is not a positive finite number, or there are fewer than two.
 
     Example:
+        >>> import torch
         >>> ClassificationLoss()(torch.tensor([0.0]), torch.tensor([1]))
         tensor(0.6931)
     """

@@ -12,8 +12,10 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
 from monai.bundle.config_item import ConfigComponent, ConfigExpression
+from monai.bundle.utils import ID_SEP_KEY
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
+from monai_fair.data.artifacts import sha256
 from monai_fair.engines import BundleStudy
 
 # MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
@@ -29,8 +31,9 @@ def build_all(workflow: ConfigWorkflow, *, but: tuple[str, ...] = ()) -> dict[st
     parser.parse()
     built = {}
     for name, item in parser.ref_resolver.items.items():
-        if name.split("#")[0] not in (*DONE_ELSEWHERE, *but) and isinstance(item, ConfigComponent | ConfigExpression):
-            built[name] = parser.get_parsed_content(name)
+        ours = name.split(ID_SEP_KEY)[0] not in (*DONE_ELSEWHERE, *but)
+        if ours and isinstance(item, ConfigComponent | ConfigExpression):
+            built[name.replace(ID_SEP_KEY, "#")] = parser.get_parsed_content(name)
     return built
 
 
@@ -49,7 +52,9 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_every_component_of_full_size_builds(
     bundle: Any, trained: Path, imagenet: str, tmp_path: Path, names: tuple[str, ...]
 ) -> None:
-    options = {"pretrained": True, "weights_file": imagenet, "image_size": 224, "tiny_network": False}
+    options: dict[str, Any] = {"pretrained": True, "weights_file": imagenet, "image_size": 224, "tiny_network": False}
+    if "evaluate" in names:
+        options["ckpt_path"] = str(trained / "model.pt")
     workflow = bundle.workflow(*names, output=tmp_path, **options)
     built = build_all(workflow)
     assert isinstance(built["train#trainer"], SupervisedTrainer)
@@ -132,7 +137,7 @@ def _verify_metadata(meta_file: Path, tmp_path: Path) -> None:
     # MONAI downloads the schema unless the file is there
     schema = tmp_path / "schema.json"
     shutil.copy(SCHEMA, schema)
-    verify_metadata(meta_file=str(meta_file), filepath=str(schema))
+    verify_metadata(meta_file=str(meta_file), filepath=str(schema), hash_val=sha256(schema), hash_type="sha256")
 
 
 def test_metadata_keeps_the_model_zoos_schema(bundle: Any, tmp_path: Path) -> None:
@@ -168,7 +173,7 @@ def test_the_network_takes_and_gives_what_the_metadata_say(bundle: Any, config: 
 
 
 # TorchScript is deprecated in torch, and is what MONAI's ckpt_export writes.
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_the_trained_network_exports_as_torchscript(bundle: Any, trained: Path, tmp_path: Path) -> None:
     config = {"network_def#layers": [1, 1, 1, 1], "network_def#block_inplanes": [4, 8, 8, 16]}
     ckpt_export(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
 from monai.engines import IterationEvents, SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import CheckpointLoader, CheckpointSaver, StatsHandler, ValidationHandler
 from monai.inferers import Inferer
@@ -403,7 +404,7 @@ class Pair(nn.Module):
 
 
 class TwoHeads(Net):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:  # type: ignore[override]
         y_pred = super().forward(x)
         return [y_pred, y_pred]
 
@@ -485,6 +486,19 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
         result = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(result["net"], weights(single), rtol=1e-5, atol=1e-7)
         assert result["metrics"] == pytest.approx(single.state.metrics, rel=1e-5)
+
+
+def test_config_of_a_bundle() -> None:
+    config = {
+        "_target_": "monai_fair.handlers.NIRHandler",
+        "layer": "fc",
+        "weight": 0.2,
+        "regularizer": {"_target_": "monai_fair.losses.NIRRegularizer", "scale_free": True, "classes": [1]},
+    }
+    handler = ConfigParser({"nir": config}).get_parsed_content("nir")
+    assert isinstance(handler, NIRHandler)
+    assert handler.weight == 0.2
+    assert (handler.regularizer.scale_free, handler.regularizer.classes) == (True, (1,))
 
 
 def test_statistics_use_the_prefix_of_the_handler() -> None:

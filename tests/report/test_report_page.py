@@ -176,7 +176,7 @@ def test_several_classes_have_a_section_each(simulated: Any) -> None:
 
 
 def test_notes_are_shown(simulated: Any) -> None:
-    twins = simulated(subject_id=[f"s{i // 2}" for i in range(900)])
+    twins = simulated(subject_id=[f"s{i // 2}" if i % 3 else f"v{i}" for i in range(900)])
     found = audit({"ERM": [check_predictions(twins, "p.csv")]}, ["sex"], permutations=20)
     assert "Note: several images per subject (600 images of" in Page(build_page(found)).words
 

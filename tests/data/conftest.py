@@ -1,0 +1,76 @@
+"""Public datasets in miniature: files in the true layout, written by the tests themselves."""
+
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+HAM_COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
+HAM_LESIONS = (  # lesion, image, diagnosis, age, sex
+    (1, 1, "nv", "60.0", "male"),
+    (1, 2, "nv", "60.0", "male"),
+    (2, 3, "mel", "55.0", "female"),
+    (3, 4, "akiec", "75.0", "male"),
+    (4, 5, "bcc", "80.0", "female"),
+    (5, 6, "bkl", "", "male"),
+    (6, 7, "df", "0.0", "female"),
+    (7, 8, "vasc", "45.0", "unknown"),
+    (8, 9, "nv", "30.0", "female"),
+    (9, 10, "mel", "", "unknown"),
+)
+
+
+def ham_row(lesion: int, image: int, dx: str, age: str, sex: str) -> tuple[str, ...]:
+    return (f"HAM_{lesion:07d}", f"ISIC_{image:07d}", dx, "histo", age, sex, "back", "vidir_modern")
+
+
+def jpeg(seed: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def write_ham(tmp_path: Path) -> Callable[..., Path]:
+    """Write HAM10000: the metadata file and the two folders of images."""
+
+    def write(
+        lesions: tuple[tuple[Any, ...], ...] = HAM_LESIONS,
+        *,
+        name: str = "HAM10000_metadata.csv",
+        columns: tuple[str, ...] = HAM_COLUMNS,
+        images: bool = True,
+    ) -> Path:
+        root = tmp_path / "HAM10000"
+        separator, quote = ("\t", '"') if name.endswith(".tab") else (",", "")
+        rows = [dict(zip(HAM_COLUMNS, ham_row(*lesion), strict=True)) for lesion in lesions]
+        # Dataverse quotes the text cells of its .tab files
+        lines = [separator.join(f"{quote}{row[name]}{quote}" for name in columns) for row in rows]
+        for part in (1, 2):
+            (root / f"HAM10000_images_part_{part}").mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("\n".join([separator.join(columns), *lines]) + "\n", encoding="utf-8")
+        for number, row in enumerate(rows if images else []):
+            folder = root / f"HAM10000_images_part_{1 if number < len(rows) / 2 else 2}"
+            (folder / f"{row['image_id']}.jpg").write_bytes(jpeg(number))
+        return root
+
+    return write
+
+
+@pytest.fixture
+def write_subjects(tmp_path: Path) -> Callable[..., Path]:
+    """Write one .npz file per subject, each with the arrays given and a small thickness map."""
+
+    def write(subjects: Mapping[str, Mapping[str, Any]], *, size: int = 225) -> Path:
+        root = tmp_path / "Harvard"
+        for name, arrays in subjects.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            np.savez(root / name, rnflt=np.full((size, size), 90, dtype=np.int16), **arrays)
+        return root
+
+    return write
