@@ -117,7 +117,7 @@ def test_every_component_of_multi_gpu_training_builds(bundle: Any, tmp_path: Pat
     assert isinstance(built["network"], torch.nn.parallel.DistributedDataParallel)
     assert isinstance(built["train#dataloader"].sampler, torch.utils.data.DistributedSampler)
     assert isinstance(built["validate#dataloader"].sampler, torch.utils.data.DistributedSampler)
-    assert built["progress"] is True  # of rank 0
+    assert built["is_main"] is True
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ def test_workers_repeat_and_agree_where_nothing_is_random(bundle: Any, tmp_path:
     """Augmentations are drawn per worker, so num_workers is part of a seed; without them it changes nothing."""
     drawn = [bundle.train(tmp_path / f"drawn_{i}", num_workers=2, cache_rate=0.0) for i in range(2)]
     assert equal(*map(state_of, drawn))
+    alone = bundle.train(tmp_path / "alone", num_workers=0, cache_rate=0.0)
+    assert not equal(state_of(drawn[0]), state_of(alone))
     plain = {"train#random_transforms": [], "cache_rate": 0.0}
     still = [bundle.train(tmp_path / f"still_{count}", num_workers=count, **plain) for count in (0, 2)]
     assert equal(*map(state_of, still))

@@ -194,9 +194,7 @@ def test_a_pickled_object_is_refused_and_never_run(write_subjects: Writer, tmp_p
     root = write_subjects({"data_0001.npz": gdp(1, 0, 50, hostile)})
     with pytest.raises(ImageFileError) as caught:
         build_manifest("harvard_gdp", root)
-    assert str(caught.value) == (
-        f"{root}: data_0001.npz: Object arrays cannot be loaded when allow_pickle=False"
-    )
+    assert str(caught.value) == (f"{root}: data_0001.npz: Object arrays cannot be loaded when allow_pickle=False")
     assert not mark.exists()
     # the trap works: it is the reader that does not step into it
     pickle.loads(pickle.dumps(Trap(mark)))  # noqa: S301 our own object

@@ -1,0 +1,157 @@
+"""multi_gpu_train.yaml in two gloo processes, as torchrun starts them, against one process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from monai_fair.data import read_predictions
+from monai_fair.data.artifacts import read_tensors
+
+# MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
+pytestmark = [pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"), pytest.mark.timeout(600)]
+
+# Runs one after the other in the same two processes: starting them costs more than the runs.
+DRIVER = """
+import json, sys
+import ignite.distributed as idist
+import torch
+from monai.bundle import run
+
+torch.set_num_threads(1)
+for options in json.load(open(sys.argv[1])):
+    run(**options)
+    idist.sync()
+"""
+SEEN = {"train": 32, "val": 9, "test": 13}
+# What makes the batches of one process and of two the same. BatchNorm keeps statistics per process on a CPU, so
+# the networks have group norm. The optimiser is the bundle's Adam.
+SAME_BATCHES: dict[str, Any] = {
+    "train#random_transforms": [],
+    "network_def#norm": ["group", {"num_groups": 2}],
+    "max_epochs": 2,
+    "patience": 9,
+}
+ONE: dict[str, Any] = {"batch_size": 8, "train#dataloader#shuffle": False}
+TWO: dict[str, Any] = {"batch_size": 4, "train#shuffle": False}
+
+
+@pytest.fixture(scope="module")
+def manifest(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """32 rows to train on, which batches of 8 divide, and an odd number to validate."""
+    table = pd.read_csv(bundle.cohort / "manifest.csv", dtype=str, keep_default_na=False)
+    parts = [table[table["split"] == split].iloc[:count] for split, count in SEEN.items()]
+    path = tmp_path_factory.mktemp("manifest") / "manifest.csv"
+    pd.concat(parts).sort_index().to_csv(path, index=False)
+    assert pd.read_csv(path)["split"].value_counts().to_dict() == SEEN
+    return path
+
+
+def launch(arguments: list[str], folder: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    done = subprocess.run(
+        [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, "\n".join(line for line in done.stderr.splitlines() if "INFO" not in line)[-9000:]
+
+
+@pytest.fixture(scope="module")
+def results(bundle: Any, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
+    """Per arm the folder of one process and of two: trained, then evaluated."""
+    root = tmp_path_factory.mktemp("arms")
+    shared = {**SAME_BATCHES, "manifest": str(manifest)}
+    folders: dict[str, dict[str, Path]] = {}
+    driven = []
+    for arm, overlays in {"erm": (), "nir": ("nir",)}.items():
+        one, two, across = (root / f"{arm}_{count}" for count in ("one", "two", "across"))
+        names = ("train", "small", *overlays)
+        bundle.run(*names, output=one, **shared, **ONE)
+        bundle.run(*names, "evaluate", output=one, **shared, **ONE)
+        stages = [
+            (two, (*names, "multi_gpu_train"), {}),
+            (two, (*names, "multi_gpu_train", "evaluate"), {}),
+            # the model of one process, evaluated by two
+            (across, (*names, "multi_gpu_train", "evaluate"), {"ckpt_path": str(one / "model.pt")}),
+        ]
+        for output, files, more in stages:
+            options = bundle.options(output, {**shared, **TWO, **more})
+            driven.append({"config_file": bundle.files(*files), **options})
+        folders[arm] = {"one": one, "two": two, "across": across}
+    (root / "driver.py").write_text(DRIVER)
+    (root / "runs.json").write_text(json.dumps(driven))
+    launch([str(root / "driver.py"), str(root / "runs.json")], root)
+    return folders
+
+
+def scores(folder: Path) -> pd.DataFrame:
+    return read_predictions(folder / "predictions.csv").table
+
+
+@pytest.mark.parametrize("arm", ["erm", "nir"])
+def test_two_processes_train_the_model_of_one(results: dict[str, dict[str, Path]], arm: str) -> None:
+    one, two = results[arm]["one"], results[arm]["two"]
+    expected, got = (torch.load(folder / "model.pt", weights_only=True) for folder in (one, two))
+    assert list(got) == list(expected)  # no name starts with "module."
+    assert scores(one)["score"].nunique() > 10
+    np.testing.assert_allclose(scores(two)["score"], scores(one)["score"], rtol=0, atol=1e-5)
+
+
+def test_nir_reaches_the_weights_of_both(results: dict[str, dict[str, Path]]) -> None:
+    """Else the comparison with NIR would repeat the one without."""
+    for count in ("one", "two"):
+        erm, nir = (torch.load(results[arm][count] / "model.pt", weights_only=True) for arm in ("erm", "nir"))
+        assert max((erm[name] - nir[name]).abs().max() for name in erm) > 1e-4
+
+
+@pytest.mark.parametrize("arm", ["erm", "nir"])
+def test_no_padded_validation_row_is_counted(results: dict[str, dict[str, Path]], arm: str) -> None:
+    """Nine rows on two processes: the best AUC is that of nine rows, as one process computes it."""
+    best = [
+        torch.load(results[arm][count] / "training_state.pt", weights_only=True)["best_metric"]
+        for count in ("one", "two")
+    ]
+    assert best[0] == pytest.approx(best[1], abs=1e-9)
+    validation = scores(results[arm]["two"]).query("split == 'val'")
+    assert len(validation) == SEEN["val"]
+    positive = validation.query("label == 1")["score"].to_numpy()
+    negative = validation.query("label == 0")["score"].to_numpy()
+    # the probability that a positive is ranked above a negative
+    wins = np.greater.outer(positive, negative).mean() + np.equal.outer(positive, negative).mean() / 2
+    assert best[1] == pytest.approx(wins, abs=1e-6)
+
+
+@pytest.mark.parametrize("arm", ["erm", "nir"])
+def test_evaluation_by_two_processes_writes_what_one_writes(results: dict[str, dict[str, Path]], arm: str) -> None:
+    one, across = results[arm]["one"], results[arm]["across"]
+    assert len(scores(across)) == SEEN["val"] + SEEN["test"]
+    rest = [name for name in scores(one) if name != "score"]
+    pd.testing.assert_frame_equal(scores(across)[rest], scores(one)[rest])
+    np.testing.assert_allclose(scores(across)["score"], scores(one)["score"], rtol=0, atol=1e-6)
+    expected, got = (read_tensors(folder / "features.safetensors")[0] for folder in (one, across))
+    assert list(got) == list(expected)
+    for name in expected:
+        np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_command_of_the_config_trains(bundle: Any, manifest: Path, tmp_path: Path) -> None:
+    """As a user types it, with BatchNorm, augmentation, shuffling, and rows that two processes cannot share evenly."""
+    options = bundle.options(tmp_path / "run", {"max_epochs": 2})
+    files = str(bundle.files("train", "small", "nir", "multi_gpu_train"))
+    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    launch(["-m", "monai.bundle", "run", "--config_file", files, *given], tmp_path)
+    state = torch.load(tmp_path / "run" / "training_state.pt", weights_only=True)
+    assert state["epoch"] == 2
+    assert (tmp_path / "run" / "model.pt").is_file()

@@ -1,0 +1,176 @@
+"""The command line: one line at the end says where the result is, one message says what is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from monai_fair import __main__ as cli
+from monai_fair.data import write_predictions
+from monai_fair.data.artifacts import read_json
+from monai_fair.errors import MonaiFairError
+
+
+def run(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "monai_fair", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def message(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return done.stderr.rstrip("\n")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a simulated cohort in cohort/ and its manifest, made by the command line itself."""
+    path = tmp_path_factory.mktemp("cli")
+    simulated = run("simulate", "skin", "cohort", "--n", 40, "--size", 32, "--num_workers", 1, folder=path)
+    assert last_line(simulated) == "cohort"
+    built = run(
+        "manifest", "ham10000", "cohort", "out/manifest.csv", "--split", "cohort/split.csv",
+        "--options", "label=akiec_bcc_mel,age_equal=below", folder=path,
+    )  # fmt: skip
+    (path / "manifest.log").write_text(built.stdout)
+    assert last_line(built) == "out/manifest.csv"
+    return path
+
+
+def test_manifest_counts_and_tells_where_its_record_is(folder: Path) -> None:
+    record = read_json(folder / "out" / "manifest.json", "manifest")
+    assert record["options"]["label"] == "akiec_bcc_mel"
+    assert record["options"]["age_equal"] == "below"
+    table = pd.read_csv(folder / "out" / "manifest.csv")
+    lines = (folder / "manifest.log").read_text().splitlines()
+    assert lines[0] == f"HAM10000: 40 images of {table['subject_id'].nunique()} subjects, 0 rows dropped"
+    assert "record: out/manifest.json" in lines
+    train = table[(table["split"] == "train") & (table["sex"] == "female")]
+    (female,) = [line for line in lines if line.split()[:1] == ["female"] or line.split()[:2] == ["sex", "female"]]
+    assert f"{len(train)} ({100 * train['label'].mean():.1f} %)" in female
+    warnings = [line.removeprefix("warning: under 10 of a class: ") for line in lines if line.startswith("warning")]
+    assert warnings == record["warnings"]
+
+
+def test_check_reads_headers_and_in_full_every_pixel(folder: Path) -> None:
+    first = run("check", "out/manifest.csv", "cohort", folder=folder)
+    assert last_line(first) == "out/manifest.csv: no problem found, all images their headers read"
+    assert "JPEG RGB 32 x 32: 40" in first.stdout.splitlines()
+    full = run("check", "out/manifest.csv", "--root", "cohort", "--full", folder=folder)
+    assert last_line(full) == "out/manifest.csv: no problem found, all images decoded"
+
+
+def test_check_names_every_bad_image(folder: Path) -> None:
+    images = pd.read_csv(folder / "out" / "manifest.csv")["image"]
+    second, third = (folder / "cohort" / image for image in images[1:3])
+    kept = second.read_bytes(), third.read_bytes()
+    try:
+        second.write_bytes(kept[0][:300])
+        third.unlink()
+        text = message(run("check", "out/manifest.csv", "cohort", "--full", folder=folder))
+    finally:
+        second.write_bytes(kept[0])
+        third.write_bytes(kept[1])
+    # above the message stands the progress bar
+    lines = text.splitlines()
+    assert lines[-3] == "ImageFileError: out/manifest.csv: 2 problems"
+    assert lines[-2].startswith("  1. line 3, subject 'HAM_")
+    assert "cannot be read (OSError" in lines[-2]
+    assert lines[-1].endswith("expected a file, found none")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("manifest", "ham10000", "nowhere", "x.csv"),
+            "RecipeError: nowhere: expected the dataset's folder, found none; check --root",
+        ),
+        (
+            ("manifest", "ham10000", "cohort", "x.csv", "--options", "label"),
+            "MonaiFairError: --options: expected name=choice,name=choice, got 'label'",
+        ),
+        (("check", "none.csv", "cohort"), "ManifestError: none.csv: expected a CSV file, found none; check the path"),
+        (
+            ("audit", "none.csv", "--attributes", "sex"),
+            "PredictionsError: audit: expected a file at 'none.csv', found none; check the path or pattern",
+        ),
+    ],
+)
+def test_a_data_error_is_one_message_and_status_two(folder: Path, arguments: tuple[str, ...], expected: str) -> None:
+    assert message(run(*arguments, folder=folder)) == expected
+    assert not (folder / "x.csv").exists()
+
+
+def test_audit_writes_a_report(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    n = 160
+    table = pd.DataFrame(
+        {
+            "subject_id": [f"s{number}" for number in range(n)],
+            "image": [f"{number}.jpg" for number in range(n)],
+            "split": np.where(np.arange(n) < n // 2, "val", "test"),
+            "label": np.arange(n) % 2,
+            "score": (np.arange(n) % 2 + rng.random(n)) / 2,
+            "sex": np.where(np.arange(n) // 2 % 2, "female", "male"),
+            "age_group": np.where(np.arange(n) // 4 % 2, "<60", ">=60"),
+        }
+    )
+    write_predictions(folder / "predictions.csv", table)
+    done = run(
+        "audit", "erm=predictions.csv", "--attributes", "sex,age_group", "--out", "audit", "--permutations", 20,
+        folder=folder,
+    )  # fmt: skip
+    assert last_line(done) == "audit/report.html"
+    results = read_json(folder / "audit" / "metrics.json", "audit")
+    assert results["settings"]["attributes"] == ["sex", "age_group"]
+    assert (folder / "audit" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", {}),
+        ("label=akiec_mel", {"label": "akiec_mel"}),
+        (" a = b , c=d=e,", {"a": "b", "c": "d=e"}),
+        ({"a": 1}, {"a": "1"}),  # fire makes a dict of {a: 1}
+        (("a=b", "c=d"), {"a": "b", "c": "d"}),
+    ],
+)
+def test_options_are_pairs(given: object, expected: dict[str, str]) -> None:
+    assert cli._pairs(given) == expected
+
+
+@pytest.mark.parametrize("given", ["label", ("missing", "drop"), 5, True])
+def test_options_that_are_no_pairs(given: object) -> None:
+    with pytest.raises(MonaiFairError, match="--options: expected name=choice,name=choice, got '"):
+        cli._pairs(given)
+
+
+def test_names_come_as_text_or_as_fire_makes_them() -> None:
+    assert cli._names("sex, age_group") == cli._names(("sex", "age_group")) == ["sex", "age_group"]
+    assert cli._names(5) == ["5"]
+
+
+def loaded(module: str) -> set[str]:
+    program = f"import sys, {module}; print(*sorted(name.partition('.')[0] for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_package_itself_loads_nothing_heavy() -> None:
+    assert loaded("monai_fair") & {"torch", "monai", "ignite", "pandas", "numpy", "matplotlib", "sklearn"} == set()
+
+
+@pytest.mark.parametrize("module", ["data", "metrics", "report", "simulation", "__main__"])
+def test_what_an_audit_needs_loads_no_torch(module: str) -> None:
+    assert loaded(f"monai_fair.{module}") & {"torch", "monai", "ignite"} == set()
