@@ -35,7 +35,7 @@ def message(done: subprocess.CompletedProcess[str]) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a simulated cohort in cohort/ and its manifest, made by the command line itself."""
     path = tmp_path_factory.mktemp("cli")
-    simulated = run("simulate", "skin", "cohort", "--n", 40, "--size", 32, "--num_workers", 1, folder=path)
+    simulated = run("simulate", "skin", "cohort", "--n", 120, "--size", 32, "--num_workers", 1, folder=path)
     assert last_line(simulated) == "cohort"
     built = run(
         "manifest", "ham10000", "cohort", "out/manifest.csv", "--split", "cohort/split.csv",
@@ -52,7 +52,7 @@ def test_manifest_counts_and_tells_where_its_record_is(folder: Path) -> None:
     assert record["options"]["age_equal"] == "below"
     table = pd.read_csv(folder / "out" / "manifest.csv")
     lines = (folder / "manifest.log").read_text().splitlines()
-    assert lines[0] == f"HAM10000: 40 images of {table['subject_id'].nunique()} subjects, 0 rows dropped"
+    assert lines[0] == f"HAM10000: 120 images of {table['subject_id'].nunique()} subjects, 0 rows dropped"
     assert "record: out/manifest.json" in lines
     train = table[(table["split"] == "train") & (table["sex"] == "female")]
     (female,) = [line for line in lines if line.split()[:1] == ["female"] or line.split()[:2] == ["sex", "female"]]
@@ -64,7 +64,7 @@ def test_manifest_counts_and_tells_where_its_record_is(folder: Path) -> None:
 def test_check_reads_headers_and_in_full_every_pixel(folder: Path) -> None:
     first = run("check", "out/manifest.csv", "cohort", folder=folder)
     assert last_line(first) == "out/manifest.csv: no problem found, all images their headers read"
-    assert "JPEG RGB 32 x 32: 40" in first.stdout.splitlines()
+    assert "JPEG RGB 32 x 32: 120" in first.stdout.splitlines()
     full = run("check", "out/manifest.csv", "--root", "cohort", "--full", folder=folder)
     assert last_line(full) == "out/manifest.csv: no problem found, all images decoded"
 

@@ -136,7 +136,7 @@ def test_an_unknown_race_never_becomes_asian(write_subjects: Writer) -> None:
 
 def test_an_unknown_folder_is_named(write_subjects: Writer) -> None:
     root = write_subjects({"train/data_1.npz": gf(0), "holdout/data_2.npz": gf(1)}, size=8)
-    with pytest.raises(RecipeError, match="split .column 'folder'.: expected one of .* got 'holdout' in 1 rows"):
+    with pytest.raises(RecipeError, match=r"split .column 'folder'.: expected one of .* got 'holdout' in 1 rows"):
         build_manifest("harvard_gf", root)
 
 

@@ -1,4 +1,4 @@
-"""What runs on a GPU gives what the CPU gives; run with ``-m gpu``. Each test mirrors one of tests/losses or handlers."""
+"""A GPU gives what the CPU gives (``-m gpu``). Each test mirrors one of tests/losses or tests/handlers."""
 
 import pytest
 import torch
