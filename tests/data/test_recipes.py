@@ -197,6 +197,14 @@ def test_bins_say_on_which_side_equality_falls(equal: str, expected: list[str]) 
     assert derived.problems == []
 
 
+def test_blanks_around_a_code_mean_nothing() -> None:
+    column = pd.Series(["f ", "\tm", "  ", " unknown"], name="sex", dtype=str)
+    rule = {"column": "sex", "groups": {"female": ["f"], "male": ["m"]}, "missing": ["", "unknown"]}
+    derived = derive(column, "sex", rule)
+    assert derived.values.tolist() == ["female", "male", "", ""]
+    assert (derived.record["missing"], derived.problems) == (2, [])
+
+
 def test_bins_can_have_names_of_their_own() -> None:
     column = pd.Series(["59", "60"], name="age", dtype=str)
     rule = {"column": "age", "bins": {"edges": [60], "names": ["young", "old"]}}
