@@ -1,7 +1,16 @@
 """Thin ignite handlers for MONAI engines."""
 
 from monai_fair.handlers.nir import NIRHandler
+from monai_fair.handlers.outputs import batch_loss
 from monai_fair.handlers.predictions import PredictionSaver
 from monai_fair.handlers.training_state import BestModelSaver, EarlyStopping, EpochSeed, TrainingStateSaver
 
-__all__ = ["BestModelSaver", "EarlyStopping", "EpochSeed", "NIRHandler", "PredictionSaver", "TrainingStateSaver"]
+__all__ = [
+    "BestModelSaver",
+    "EarlyStopping",
+    "EpochSeed",
+    "NIRHandler",
+    "PredictionSaver",
+    "TrainingStateSaver",
+    "batch_loss",
+]

@@ -27,6 +27,8 @@ class PredictionSaver:
         manifest: the manifest the data come from; its rows and attributes are copied.
         num_classes: number of classes, to check the manifest with.
         labelled: ask for labels in the manifest; without them ``label`` and ``split`` may be empty.
+        split: the part to write for every row when the manifest has no column ``split``, such as ``test`` for the
+            fold that is left out.
         network: the network; needed with ``features_layer``.
         features_layer: name of the last linear layer, such as ``fc``. When given, its input (the penultimate
             features), weight and bias are written to ``features.safetensors`` beside ``path``, rows in the order
@@ -43,11 +45,17 @@ class PredictionSaver:
         *,
         num_classes: int = 2,
         labelled: bool = True,
+        split: str = "",
         network: torch.nn.Module | None = None,
         features_layer: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(manifest, num_classes=num_classes, labelled=labelled)
+        if labelled and not split and "split" not in self.manifest.table:
+            # said before the run and not after it
+            raise PredictionsError(f"{manifest}: expected a column 'split', found none; say which split its rows are")
+        self.split = split
+        self.labelled = labelled
         if features_layer and network is None:
             raise PredictionsError(f"features_layer '{features_layer}': expected the network too, got none")
         self.network = network
@@ -96,15 +104,15 @@ class PredictionSaver:
     def _write_scores(self, rows: np.ndarray, scores: np.ndarray) -> None:
         manifest = self.manifest
         table = manifest.table.loc[rows].drop(columns=["sha256", "weight", "fold"], errors="ignore")
-        for name in ("split", "label"):
+        for name, value in (("split", self.split), ("label", "")):
             if name not in table:
-                table[name] = ""
+                table[name] = value
         # float32 scores are written with the digits that tell them apart, and no more
         named = {name: [np.format_float_positional(value, unique=True) for value in scores[:, index]]
                  for index, name in enumerate(score_names(scores.shape[1]))}  # fmt: skip
         order = ["subject_id", "image", *(["image_id"] if "image_id" in table else []), "split", "label"]
         table = table.assign(**named)[[*order, *named, *manifest.attributes]]
-        write_predictions(self.path, table, labelled="label" in manifest.table)
+        write_predictions(self.path, table, labelled=self.labelled)
 
     def _write_features(self, features: np.ndarray) -> None:
         assert self.layer_input is not None
