@@ -1,5 +1,6 @@
 """Manifests, recipes, splits and predictions: the files that stages talk through."""
 
+from monai_fair.data.artifacts import sha256
 from monai_fair.data.builder import BuiltManifest, build_manifest, write_manifest
 from monai_fair.data.crosstables import cross_tables, small_cells
 from monai_fair.data.images import ImageCheck, check_images
@@ -27,6 +28,7 @@ __all__ = [
     "read_split",
     "recorded_num_classes",
     "score_names",
+    "sha256",
     "small_cells",
     "split_by_subject",
     "write_manifest",

@@ -94,14 +94,19 @@ class BundleStudy:
         self.base, self.evaluate = tuple(base), tuple(evaluate)
         self.overrides = dict(overrides or {})
         self.jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+        self._check_files(arms)
         self.runs = [self._plan(arm, tuple(files), seed) for seed in seeds for arm, files in arms.items()]
+
+    def _check_files(self, arms: Mapping[str, Sequence[str]]) -> None:
+        names = {*self.base, *self.evaluate, *(name for files in arms.values() for name in files)}
+        needed = sorted({self.manifest, *(self.config_dir / name for name in names)})
+        missing = [f"expected the file {path}, found none" for path in needed if not path.is_file()]
+        raise_problems(ArtifactError, f"study {self.output_dir}", missing)
 
     def _plan(self, arm: str, files: tuple[str, ...], seed: int) -> StudyRun:
         training = [self.config_dir / name for name in (*self.base, *files)]
         evaluation = [*training, *(self.config_dir / name for name in self.evaluate)]
         needed = {*evaluation, self.manifest}
-        missing = [f"expected the file {path}, found none" for path in sorted(needed) if not path.is_file()]
-        raise_problems(ArtifactError, f"study {self.output_dir}", missing)
         name = f"{arm}/seed_{seed}"
         folder = self.output_dir / name
         overrides = {**self.overrides, "manifest": str(self.manifest), "output_dir": str(folder), "seed": seed}

@@ -177,9 +177,11 @@ class TrainingStateSaver:
             state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
         except Exception as error:  # torch raises pickle, zip and runtime errors for a damaged file
             raise ArtifactError(f"{self.path}: expected a training state; {error}; delete it to start anew") from error
+        if not isinstance(state, dict) or not {"settings", "network", "optimizer"} <= set(state):
+            raise ArtifactError(f"{self.path}: expected a training state, got another file; delete it to start anew")
         saved = state["settings"]
         changed = [
-            f"{name}: {saved.get(name)} there, {self.settings.get(name)} now"
+            f"{name}: {saved.get(name, 'not set')} there, {self.settings.get(name, 'not set')} now"
             for name in sorted({*saved, *self.settings})
             if saved.get(name) != self.settings.get(name)
         ]

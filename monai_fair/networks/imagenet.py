@@ -72,4 +72,8 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         stored: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors for a file that is not weights
         raise ArtifactError(f"{path}: expected a file of weights without code in it; {error}") from error
+    if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
+        raise ArtifactError(
+            f"{path}: expected a state dict (names to tensors), got something else; give the right file"
+        )
     return stored

@@ -1,5 +1,5 @@
 """Readers and MONAI dictionary transforms."""
 
-from monai_fair.transforms.readers import RGBReader
+from monai_fair.transforms.readers import NPZReader, RGBReader
 
-__all__ = ["RGBReader"]
+__all__ = ["NPZReader", "RGBReader"]

@@ -117,6 +117,13 @@ class _restored:  # noqa: N801 - used as a function
         idist.sync()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums in several threads differ in the last bit, so runs to compare have the same number, fixtures included."""
+    with _restored():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     with _restored():

@@ -75,9 +75,7 @@ def test_one_split_alone_can_be_evaluated(bundle: Any, trained: Path, tmp_path: 
     assert set(read_predictions(tmp_path / "predictions.csv").table["split"]) == {"test"}
 
 
-def test_images_without_labels_are_scored(
-    bundle: Any, trained: Path, tmp_path: Path, manifest: pd.DataFrame
-) -> None:
+def test_images_without_labels_are_scored(bundle: Any, trained: Path, tmp_path: Path, manifest: pd.DataFrame) -> None:
     bare = tmp_path / "bare.csv"
     manifest[["subject_id", "image"]].iloc[:7].to_csv(bare, index=False)
     output = bundle.infer(tmp_path / "bare", trained / "model.pt", manifest=str(bare))

@@ -1,6 +1,5 @@
-"""Killed and started again equals uninterrupted, to the bit."""
+"""KilledError and started again equals uninterrupted, to the bit."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ EPOCHS = 4
 STEPS = 5  # 37 training rows in batches of 8
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
 def kill(_: Engine) -> None:
-    raise Killed
+    raise KilledError
 
 
 def trainer_of(bundle: Any, output: Path, overlays: tuple[str, ...], **overrides: Any) -> tuple[Any, Any]:
@@ -39,12 +38,12 @@ def run_and_kill(
     workflow, trainer = trainer_of(bundle, output, overlays, **overrides)
     engine = workflow.parser.get_parsed_content("validate#evaluator") if of_evaluator else trainer
     engine.add_event_handler(event, kill)
-    with pytest.raises((Killed, RuntimeError)) as caught:
+    with pytest.raises((KilledError, RuntimeError)) as caught:
         workflow.run()
     error: BaseException | None = caught.value
-    while error is not None and not isinstance(error, Killed):
+    while error is not None and not isinstance(error, KilledError):
         error = error.__cause__
-    assert isinstance(error, Killed)
+    assert isinstance(error, KilledError)
 
 
 def run(bundle: Any, output: Path, *overlays: str, **overrides: Any) -> Any:
@@ -122,9 +121,7 @@ def test_nir_resumes_with_its_running_sums(
     assert_equal_runs(tmp_path / "whole", tmp_path / "killed", state_of)
 
 
-def test_early_stopping_counts_on_after_a_resume(
-    bundle: Any, tmp_path: Path, state_of: Callable[[Path], Any]
-) -> None:
+def test_early_stopping_counts_on_after_a_resume(bundle: Any, tmp_path: Path, state_of: Callable[[Path], Any]) -> None:
     options = {"max_epochs": 30, "patience": 2}
     whole = run(bundle, tmp_path / "whole", **options).state.epoch
     assert 3 <= whole < 30  # it stops early, and not before the kill
@@ -138,11 +135,11 @@ def test_early_stopping_counts_on_after_a_resume(
 @pytest.mark.parametrize("options", [{}, {"max_epochs": 30, "patience": 2}], ids=["by its epochs", "early"])
 def test_a_finished_run_returns_at_once(bundle: Any, tmp_path: Path, options: dict[str, Any]) -> None:
     run(bundle, tmp_path, **options)
-    before = {path.name: (sha256(path), os.stat(path).st_mtime_ns) for path in tmp_path.iterdir()}
+    before = {path.name: (sha256(path), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
     workflow, trainer = trainer_of(bundle, tmp_path, (), **options)
     trainer.add_event_handler(Events.EPOCH_STARTED, kill)
     workflow.run()
-    assert {path.name: (sha256(path), os.stat(path).st_mtime_ns) for path in tmp_path.iterdir()} == before
+    assert {path.name: (sha256(path), path.stat().st_mtime_ns) for path in tmp_path.iterdir()} == before
 
 
 def test_more_epochs_continue_a_finished_run(
@@ -174,7 +171,7 @@ def test_other_settings_are_refused_by_name(bundle: Any, tmp_path: Path) -> None
         "choose another output_dir, or delete the file to start anew"
     )
     message = _refusal(bundle, tmp_path, "nir")
-    assert "nir_scale_free: None there, True now; nir_weight: None there, 0.1 now" in message
+    assert "nir_scale_free: not set there, True now; nir_weight: not set there, 0.1 now" in message
 
 
 @pytest.mark.parametrize("size", [0, 1000])

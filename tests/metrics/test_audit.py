@@ -220,7 +220,8 @@ def test_auditing_validation_chooses_no_threshold_there() -> None:
 
 
 def test_several_images_per_subject_are_noted() -> None:
-    results = audit({"erm": [make(subject_id=[f"s{i // 2}" if i % 3 else f"v{i}" for i in range(600)])]}, ["sex"], **FAST)
+    subjects = [f"s{i // 2}" if i % 3 else f"v{i}" for i in range(600)]
+    results = audit({"erm": [make(subject_id=subjects)]}, ["sex"], **FAST)
     assert results["notes"] == [
         "several images per subject (400 images of 300 subjects): intervals and p values by image may be too narrow"
     ]

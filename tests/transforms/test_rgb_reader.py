@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from monai.transforms import LoadImage, LoadImaged
+from monai.transforms import Compose, LoadImage, LoadImaged
 from PIL import Image, ImageOps
 
 from monai_fair.errors import ImageFileError
@@ -102,7 +102,7 @@ def photograph(height: int, width: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("size", [(64, 64), (64, 200), (200, 64)])
+@pytest.mark.parametrize("size", [(64, 64), (64, 200), (200, 64), (70, 290)])
 def test_decoding_at_a_reduced_scale_is_close_to_full_decoding(
     tmp_path: Path, size: tuple[int, int], turned: bool
 ) -> None:
@@ -133,25 +133,40 @@ def test_a_damaged_file_is_named(tmp_path: Path, kind: str, suffix: str) -> None
     whole = path.read_bytes()
     path.write_bytes({"empty": b"", "text": b"not an image", "truncated": whole[: len(whole) // 2]}[kind])
     with pytest.raises(ImageFileError) as caught:
-        RGBReader(32).read(str(path))
+        load(path, 32)
     assert str(caught.value).startswith(f"{path}: expected a readable image; ")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageFileError, match=r"none\.jpg: expected a readable image"):
-        RGBReader().read(str(tmp_path / "none.jpg"))
+        load(tmp_path / "none.jpg")
 
 
-def test_monai_names_the_file_too(tmp_path: Path) -> None:
-    path = tmp_path / "sick.jpg"
-    path.write_bytes(b"")
-    transform = LoadImaged(keys="image", image_only=True, reader=RGBReader(8))
-    with pytest.raises(Exception, match="sick.jpg"):
+def test_no_other_reader_of_monai_takes_a_file_that_this_one_refuses(tmp_path: Path) -> None:
+    """MONAI tries its other readers after an error in `read`; NumpyReader would take this one."""
+    path = tmp_path / "array.jpg"
+    with path.open("wb") as file:
+        np.save(file, np.zeros((4, 6)))
+    transform = Compose([LoadImaged(keys="image", image_only=True, reader=RGBReader(8))])
+    with pytest.raises(RuntimeError) as caught:
         transform({"image": str(path)})
+    assert isinstance(caught.value.__cause__, ImageFileError)
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
-    """A 16-bit picture clipped at 255 would be white nearly everywhere, without a word."""
-    pixels = np.array([[0, 32896, 65535]], np.uint16)  # 32896 is 128 * 257
-    image = load(saved(Image.fromarray(pixels), tmp_path / "a.png"))
-    np.testing.assert_array_equal(image[:, 0], np.array([[0, 128, 255]] * 3))
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_more_than_eight_bits_are_refused(tmp_path: Path, mode: str) -> None:
+    """Pillow would clip a 16-bit picture at 255: white nearly everywhere, without a word."""
+    dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    path = saved(Image.fromarray(np.array([[0, 300, 65535]], dtype)), tmp_path / "a.tif")
+    with pytest.raises(ImageFileError) as caught:
+        load(path)
+    assert str(caught.value) == (
+        f"{path}: expected a readable image; expected 8 bits per channel, got mode '{mode}'; convert it to 8 bits first"
+    )
+
+
+def test_several_files_become_channels(tmp_path: Path) -> None:
+    one, other = (saved(halves(left, GREY), tmp_path / f"{max(left)}.png") for left in (RED, GREEN))
+    image = LoadImage(reader=RGBReader(), image_only=True)([str(one), str(other)])
+    assert tuple(image.shape) == (4, 6, 6)
+    np.testing.assert_array_equal(image[0, 0], [*RED, *GREEN])
