@@ -99,7 +99,7 @@ class BundleStudy:
 
     def _check_files(self, arms: Mapping[str, Sequence[str]]) -> None:
         names = {*self.base, *self.evaluate, *(name for files in arms.values() for name in files)}
-        needed = sorted({self.manifest, *(self.config_dir / name for name in names)})
+        needed = [self.manifest, *(self.config_dir / name for name in sorted(names))]
         missing = [f"expected the file {path}, found none" for path in needed if not path.is_file()]
         raise_problems(ArtifactError, f"study {self.output_dir}", missing)
 
