@@ -1,9 +1,9 @@
 """Group metrics over predictions: values, intervals, gaps and what chance makes of them."""
 
 from monai_fair.metrics.auc import auc_by_group, auc_interval, logit_interval, placements
-from monai_fair.metrics.audit import audit
+from monai_fair.metrics.audit_results import audit
 from monai_fair.metrics.cases import gather_cases
-from monai_fair.metrics.coactivation import Coactivation, CoactivationCell, coactivation
+from monai_fair.metrics.channels import Coactivation, CoactivationCell, coactivation
 from monai_fair.metrics.gaps import group_gap, holm, permutation_p
 from monai_fair.metrics.groups import Grouping, group_by, groupings
 from monai_fair.metrics.incidence import (

@@ -1,6 +1,6 @@
 """Results of an audit as a page a clinician can read."""
 
-from monai_fair.report.audit_files import audit_files, find_runs
+from monai_fair.report.files import audit_files, find_runs
 from monai_fair.report.incidence import combine_seeds, incidence_section
 from monai_fair.report.page import build_page, write_report
 

@@ -16,7 +16,7 @@ from scipy.special import expit
 from monai_fair.data.artifacts import read_json, write_json
 from monai_fair.errors import MonaiFairError
 from monai_fair.metrics.arrays import FloatArray
-from monai_fair.metrics.coactivation import Coactivation, CoactivationCell, coactivation
+from monai_fair.metrics.channels import Coactivation, CoactivationCell, coactivation
 from monai_fair.metrics.incidence import ablate_channel, channel_incidence, concentration
 
 # rows: two predicted positive (p = 0.8, 0.6), two negative (0.4, 0.2)
