@@ -141,7 +141,11 @@ class BundleStudy:
             for future in as_completed(futures):
                 run = futures[future]
                 error = future.exception()
-                reason = f"its process died ({error})" if error is not None else future.result()
+                reason = (
+                    f"its process, or one beside it, was killed ({error}); start the study again to continue"
+                    if error is not None
+                    else future.result()
+                )
                 if reason:
                     failures[run.name] = reason
                 bar.set_postfix_str(f"{'failed' if reason else 'finished'} {run.name}")

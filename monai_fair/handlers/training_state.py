@@ -115,8 +115,8 @@ class TrainingStateSaver:
     """Save the whole state of a training after every epoch, and continue from it when the run starts again.
 
     A training that has stopped early or reached ``max_epochs`` makes the run return at once; with a larger
-    ``max_epochs`` the latter goes on. A file of other settings is refused by
-    name, so that a changed learning rate never continues an old run.
+    ``max_epochs`` the latter goes on. A file of other settings is refused by name, so that a changed learning rate
+    never continues an old run.
 
     Args:
         path: the file; replaced atomically after every epoch.
