@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,9 +118,8 @@ class BundleStudy:
 
     @property
     def predictions(self) -> list[str]:
-        """What the audit compares: per arm ``ARM=`` and the pattern of its seeds' ``predictions.csv``."""
-        arms = dict.fromkeys(run.folder.parent for run in self.runs)
-        return [f"{arm.name}={arm}/seed_*/predictions.csv" for arm in arms]
+        """What the audit compares: ``ARM=`` and the ``predictions.csv`` of every run of this study, and of no other."""
+        return [f"{run.folder.parent.name}={run.folder}/predictions.csv" for run in self.runs]
 
     def run(self) -> None:
         """Do all runs that are not finished."""
@@ -140,17 +139,20 @@ class BundleStudy:
             futures = {pool.submit(_execute, run, threads): run for run in runs}
             for future in as_completed(futures):
                 run = futures[future]
-                error = future.exception()
-                reason = (
-                    f"its process, or one beside it, was killed ({error}); start the study again to continue"
-                    if error is not None
-                    else future.result()
-                )
+                reason = _outcome(future)
                 if reason:
                     failures[run.name] = reason
                 bar.set_postfix_str(f"{'failed' if reason else 'finished'} {run.name}")
                 bar.update()
         return failures
+
+
+def _outcome(future: Future[str]) -> str:
+    """Return why a run failed, or nothing."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    return f"its process, or one beside it, was killed ({error}); start the study again to continue"
 
 
 def _execute(run: StudyRun, threads: int) -> str:

@@ -82,9 +82,10 @@ def test_arms_and_seeds_give_different_scores(finished: Path) -> None:
     assert len(set(scores)) == 4
 
 
-def test_predictions_name_the_arms_for_the_audit(cohort: Path, finished: Path) -> None:
-    expected = [f"{arm}={finished}/{arm}/seed_*/predictions.csv" for arm in ARMS]
-    assert study(cohort, finished).predictions == expected
+def test_predictions_name_the_arms_for_the_audit(cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "erm" / "seed_7").mkdir(parents=True)  # of an earlier study with other seeds: not compared
+    expected = [f"{arm}={tmp_path}/{arm}/seed_{seed}/predictions.csv" for seed in (0, 1) for arm in ARMS]
+    assert study(cohort, tmp_path).predictions == expected
 
 
 def test_a_finished_study_does_nothing_when_it_is_started_again(cohort: Path, finished: Path) -> None:
