@@ -72,8 +72,8 @@ def check(
         print(f"{kind}: {count}")
     for lines in found.repeated:
         print(f"note: lines {', '.join(map(str, lines))} hold the same image")
-    looked = "decoded" if full else "their headers read"
-    return f"{manifest}: no problem found, all images {looked}"
+    looked = "every image decoded" if full else "every header read; --full decodes every image"
+    return f"{manifest}: no problem found ({looked})"
 
 
 def audit(
@@ -122,7 +122,7 @@ def _cross_table(cells: Sequence[dict[str, Any]]) -> str:
     import pandas as pd
 
     table = pd.DataFrame(cells)
-    shares = ["" if share is None else f" ({100 * share:.1f} %)" for share in table["prevalence"]]
+    shares = ["" if pd.isna(share) else f" ({100 * share:.1f} %)" for share in table["prevalence"]]
     table["shown"] = [f"{n}{share}" for n, share in zip(table["n"], shares, strict=True)]
     wide = table.pivot_table(
         index=["attribute", "group"], columns="split", values="shown", aggfunc="first", fill_value="0", sort=False
