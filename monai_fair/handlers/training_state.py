@@ -1,6 +1,5 @@
-"""Best model and resume: a killed run that starts again ends with the weights of an uninterrupted one."""
+"""Resume: a killed run that starts again ends with the weights of an uninterrupted one."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch.utils.data import DistributedSampler
 
 from monai_fair.data.artifacts import atomic_path
 from monai_fair.errors import ArtifactError
+from monai_fair.handlers.best_model import bare_network
 
 
 class EpochSeed:
@@ -43,36 +43,6 @@ class EpochSeed:
         sampler = getattr(engine.data_loader, "sampler", None)
         if isinstance(sampler, DistributedSampler):
             sampler.set_epoch(self.seed * 1_000_003 + epoch)
-
-
-class BestModelSaver:
-    """Write the network's state dict whenever the evaluator's key metric reaches a new best.
-
-    Args:
-        network: the network; a ``DistributedDataParallel`` one is written without its wrapper.
-        path: the file, such as ``model.pt``; a plain state dict, replaced atomically.
-    """
-
-    def __init__(self, network: torch.nn.Module, path: str) -> None:
-        self.network = network
-        self.path = Path(path)
-
-    def attach(self, engine: Engine) -> None:
-        """Register with a MONAI evaluator that has a key metric."""
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Write the network if this epoch is the best so far."""
-        state = engine.state
-        value = state.metrics[state.key_metric_name]
-        if not math.isfinite(value):
-            raise ArtifactError(
-                f"validation metric '{state.key_metric_name}': expected a number, got {value}; "
-                "it is undefined when the validation split holds a single class, so check the manifest's splits"
-            )
-        if state.best_metric_epoch == state.epoch and idist.get_rank() == 0:
-            with atomic_path(self.path) as temporary:
-                torch.save(_bare(self.network).state_dict(), temporary)
 
 
 class EarlyStopping:
@@ -157,7 +127,7 @@ class TrainingStateSaver:
         if not self.path.is_file():
             return
         state = self._read(engine.state.device)
-        _bare(self.network).load_state_dict(state["network"])
+        bare_network(self.network).load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, item in self.objects.items():
             item.load_state_dict(state["objects"][name])
@@ -207,16 +177,10 @@ class TrainingStateSaver:
             # numpy scalars would not load with weights_only=True
             "best_metric": float(validation.best_metric),
             "best_metric_epoch": int(validation.best_metric_epoch),
-            "network": _bare(self.network).state_dict(),
+            "network": bare_network(self.network).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "objects": {name: item.state_dict() for name, item in self.objects.items()},
             "scaler": engine.scaler.state_dict() if engine.scaler is not None else {},
         }
         with atomic_path(self.path) as temporary:
             torch.save(state, temporary)
-
-
-def _bare(network: torch.nn.Module) -> torch.nn.Module:
-    """Return the network without its DistributedDataParallel wrapper."""
-    inner: torch.nn.Module = getattr(network, "module", network)
-    return inner

@@ -94,6 +94,19 @@ def test_weights_of_another_network_are_refused(bundle: Any, trained: Path, tmp_
     assert not (tmp_path / "predictions.csv").exists()
 
 
+@pytest.mark.parametrize("stage", ["evaluate", "infer"])
+def test_a_model_is_not_used_on_images_of_another_size(bundle: Any, trained: Path, tmp_path: Path, stage: str) -> None:
+    model = trained / "model.pt"
+    configs = {"evaluate": ["train", "small", "evaluate"], "infer": ["inference"]}[stage]
+    with pytest.raises(RuntimeError) as caught:
+        bundle.run(*configs, output=tmp_path, ckpt_path=str(model), image_size=24)
+    assert str(caught.value.__cause__) == (
+        f"{model}: image_size: trained with 28, now 24; load_size: trained with 32, now 27; "
+        "give the values it was trained with"
+    )
+    assert not (tmp_path / "predictions.csv").exists()
+
+
 def test_evaluation_does_not_change_the_model(bundle: Any, trained: Path, tmp_path: Path) -> None:
     before = torch.load(trained / "training_state.pt", weights_only=True)["network"]
     digest = sha256(trained / "model.pt")

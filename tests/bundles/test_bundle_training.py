@@ -39,7 +39,7 @@ def test_one_epoch_from_a_clean_folder_writes_only_under_output_dir(
     monkeypatch.chdir(elsewhere)
     before = tree(bundle.root), tree(bundle.cohort)
     output = bundle.train(tmp_path / "new" / "run")
-    assert sorted(path.name for path in output.iterdir()) == ["model.pt", "training_state.pt"]
+    assert sorted(path.name for path in output.iterdir()) == ["model.json", "model.pt", "training_state.pt"]
     assert (tree(bundle.root), tree(bundle.cohort)) == before
     assert list(elsewhere.iterdir()) == []
 

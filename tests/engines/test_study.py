@@ -68,6 +68,7 @@ def test_every_arm_and_seed_is_trained_and_evaluated(finished: Path) -> None:
             assert {path.name for path in folder.iterdir()} == {
                 "features.safetensors",
                 "log.txt",
+                "model.json",
                 "model.pt",
                 "predictions.csv",
                 "run.json",
