@@ -26,13 +26,13 @@ FORBIDDEN_TARGETS = re.compile(
     r"torch\.(load|hub|utils\.cpp_extension|jit\.load|package|compile|serialization|_)|monai\.bundle|monai\.utils\.module"
     r"|monai\.apps\.(utils|mmars)|\._|__"
 )
-IMPORTS = {"import torch", "import monai", "import operator", "import os", "import torch.distributed as dist",
+IMPORTS = {"import torch", "import monai", "import os", "import torch.distributed as dist",
            "import ignite.distributed as idist"}  # fmt: skip
 # an expression may call these, or methods of these names on a component (@name)
 CALLS = {
     "dist.destroy_process_group", "dist.get_rank", "dist.init_process_group", "idist.get_world_size", "int",
     "monai.data.set_track_meta", "monai.handlers.from_engine", "monai.utils.set_determinism",
-    "operator.itemgetter", "print", "torch.cuda.is_available", "torch.cuda.set_device", "torch.device",
+    "print", "torch.cuda.is_available", "torch.cuda.set_device", "torch.device",
     "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
 }  # fmt: skip
 METHODS = {"parameters", "run", "to"}
