@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 
 from monai_fair.data.artifacts import atomic_path, read_json, write_json
 from monai_fair.errors import ArtifactError
+from monai_fair.networks import unwrapped
 
 
 class BestModelSaver:
@@ -45,7 +46,7 @@ class BestModelSaver:
             if self.settings is not None:
                 write_json(self.path.with_suffix(".json"), "model", {"settings": self.settings})
             with atomic_path(self.path) as temporary:
-                torch.save(bare_network(self.network).state_dict(), temporary)
+                torch.save(unwrapped(self.network).state_dict(), temporary)
 
 
 class ModelSettingsCheck:
@@ -85,9 +86,3 @@ class ModelSettingsCheck:
         ]
         if changed:
             raise ArtifactError(f"{self.path}: {'; '.join(changed)}; give the values it was trained with")
-
-
-def bare_network(network: torch.nn.Module) -> torch.nn.Module:
-    """Return the network without its DistributedDataParallel wrapper."""
-    inner: torch.nn.Module = getattr(network, "module", network)
-    return inner

@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 
 from monai_fair.data.artifacts import atomic_path
 from monai_fair.errors import ArtifactError
-from monai_fair.handlers.best_model import bare_network
+from monai_fair.networks import unwrapped
 
 
 class EpochSeed:
@@ -127,7 +127,7 @@ class TrainingStateSaver:
         if not self.path.is_file():
             return
         state = self._read(engine.state.device)
-        bare_network(self.network).load_state_dict(state["network"])
+        unwrapped(self.network).load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, item in self.objects.items():
             item.load_state_dict(state["objects"][name])
@@ -177,7 +177,7 @@ class TrainingStateSaver:
             # numpy scalars would not load with weights_only=True
             "best_metric": float(validation.best_metric),
             "best_metric_epoch": int(validation.best_metric_epoch),
-            "network": bare_network(self.network).state_dict(),
+            "network": unwrapped(self.network).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "objects": {name: item.state_dict() for name, item in self.objects.items()},
             "scaler": engine.scaler.state_dict() if engine.scaler is not None else {},

@@ -40,8 +40,8 @@ VALUES = {"os.environ", "None", "True", "False"}
 ATTRIBUTES = {"predictions", "type"}
 NODES = (
     ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Load, ast.BinOp, ast.Add,
-    ast.Mult, ast.FloorDiv, ast.Compare, ast.Eq, ast.Gt, ast.Is, ast.IfExp, ast.UnaryOp, ast.Not, ast.List, ast.Dict,
-    ast.Subscript,
+    ast.Mult, ast.FloorDiv, ast.Compare, ast.Eq, ast.Gt, ast.Is, ast.IfExp, ast.UnaryOp, ast.Not, ast.BoolOp, ast.Or,
+    ast.List, ast.Dict, ast.Subscript,
 )  # fmt: skip
 
 
