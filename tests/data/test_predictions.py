@@ -59,7 +59,8 @@ def test_attributes_keep_the_order_of_the_file(tmp_path: Path) -> None:
     )
     found = read_predictions(path)
     assert found.attributes == ("zone", "age", "sex")
-    assert found.table[["image_id", "threshold"]].to_numpy().tolist() == [["I", "0.4"]]
+    assert found.table[["image_id", "threshold"]].to_numpy().tolist() == [["I", 0.4]]
+    assert found.notes == ()
 
 
 def test_scores_may_be_zero_and_one(tmp_path: Path) -> None:
@@ -91,14 +92,71 @@ def test_scores_that_are_none(tmp_path: Path, cell: str) -> None:
 def test_missing_columns_and_rows_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, "sex,score_0\n")
     assert message(path) == (
-        f"{path}: 6 problems\n"
-        "  1. expected a column 'subject_id', found none; add it\n"
-        "  2. expected a column 'image', found none; add it\n"
-        "  3. expected a column 'split', found none; add it\n"
-        "  4. expected a column 'label', found none; add it\n"
-        "  5. expected a column 'score' (or 'score_0', 'score_1', ...), found none; add it\n"
-        "  6. expected at least one row, got none; check the run that wrote it"
+        f"{path}: 5 problems\n"
+        "  1. expected a column 'subject_id', found none; add it, or map the file's own with columns subject_id=NAME\n"
+        "  2. expected a column 'image', found none; add it, or map the file's own with columns image=NAME\n"
+        "  3. expected a column 'label', found none; add it, or map the file's own with columns label=NAME\n"
+        "  4. expected a column 'score' (or 'score_0', 'score_1', ...), found none; add it, or map the file's own with "
+        "columns score=NAME\n"
+        "  5. expected at least one row, got none; check the run that wrote it"
     )
+
+
+def test_a_table_to_write_has_image_and_split(tmp_path: Path) -> None:
+    with pytest.raises(PredictionsError) as caught:
+        write_predictions(tmp_path / "p.csv", table().drop(columns=["image", "split"]))
+    assert str(caught.value).splitlines()[1:] == [
+        f"  {number}. expected a column '{name}', found none; add it, or map the file's own with columns {name}=NAME"
+        for number, name in ((1, "image"), (2, "split"))
+    ]
+
+
+@pytest.mark.parametrize("cells", [("0", "1"), ("0.0", "1.0"), ("False", "True"), ("0", "True"), ("00", "1e0")])
+def test_labels_are_whole_numbers_or_booleans(tmp_path: Path, cells: tuple[str, str]) -> None:
+    path = write(tmp_path, HEADER + "".join(f"s{cell},1,test,{cell},0.5,f\n" for cell in cells))
+    assert read_predictions(path).table["label"].tolist() == [0, 1]
+    assert read_predictions(path).table["label"].dtype == np.int64
+
+
+@pytest.mark.parametrize("cell", ["0.5", "1.0000001", "2", "-1", "nan", "inf", "true", "yes", "positive", ""])
+def test_labels_that_are_none(tmp_path: Path, cell: str) -> None:
+    path = write(tmp_path, HEADER + f"a,1,test,True,0.5,f\nb,1,test,{cell},0.5,f\n")
+    assert message(path) == f"{path}: line 3, column 'label': expected a class index from 0 to 1, got '{cell}'"
+
+
+def test_a_boolean_is_no_label_of_several_classes(tmp_path: Path) -> None:
+    path = write(tmp_path, "subject_id,image,split,label,score_0,score_1,score_2\na,1,test,True,1,0,0\n")
+    assert message(path) == f"{path}: line 2, column 'label': expected a class index from 0 to 2, got 'True'"
+
+
+def test_one_class_only_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, HEADER + "a,1,test,1,0.5,f\nb,1,test,1,0.5,f\n")
+    assert read_predictions(path).table["label"].tolist() == [1, 1]
+
+
+def test_repeated_rows_are_counted_and_the_first_are_listed(tmp_path: Path) -> None:
+    path = write(tmp_path, HEADER + "a,1,test,1,0.5,f\nb,1,test,1,0.5,f\n" + "a,1,test,0,0.4,f\n" * 8)
+    assert message(path) == (
+        f"{path}: line 4, column 'image': expected one row per subject and image, got '1'; 7 more rows have this: "
+        "lines 5, 6, 7, 8, 9, ..."
+    )
+
+
+def test_a_threshold_is_a_number_in_every_row(tmp_path: Path) -> None:
+    header = HEADER.replace("sex", "threshold")
+    path = write(tmp_path, header + "a,1,test,1,0.5,0.25\nb,1,val,1,0.5,-1\nc,1,test,1,0.5,1e1\n")
+    found = read_predictions(path)
+    assert found.table["threshold"].tolist() == [0.25, -1.0, 10.0]
+    assert found.attributes == ()
+    path = write(tmp_path, header + "a,1,test,1,0.5,\nb,1,val,1,0.5,0.5\nc,1,test,1,0.5,inf\nd,1,test,1,0.5,half\n")
+    assert message(path) == (
+        f"{path}: line 2, column 'threshold': expected a finite number, got ''; 2 more rows have this: lines 4, 5"
+    )
+
+
+def test_a_subject_stands_in_one_split(tmp_path: Path) -> None:
+    path = write(tmp_path, HEADER + "a,1,test,1,0.5,f\na,2,train,1,0.5,f\nb,1,val,1,0.5,f\nb,2,val,1,0.5,f\n")
+    assert message(path) == f"{path}: subject 'a' stands in test and train; put it in one"
 
 
 @pytest.mark.parametrize(
