@@ -1,11 +1,23 @@
 """Group metrics over predictions: values, intervals, gaps and what chance makes of them."""
 
-from monai_fair.metrics.auc import auc_by_group, auc_interval, logit_interval, placements
+from typing import Any
+
+from monai_fair.metrics.auc import auc_by_group, auc_interval, logit_interval, paired_auc_difference, placements
 from monai_fair.metrics.audit_results import audit
+from monai_fair.metrics.by_group import group_values
 from monai_fair.metrics.cases import gather_cases
 from monai_fair.metrics.channels import Coactivation, CoactivationCell, coactivation
+from monai_fair.metrics.definitions import METRICS, Metric
+from monai_fair.metrics.fairness import (
+    auc_gap,
+    demographic_parity_difference,
+    equal_opportunity_difference,
+    equalized_odds_difference,
+    fate,
+)
 from monai_fair.metrics.gaps import group_gap, holm, permutation_p
-from monai_fair.metrics.groups import Grouping, group_by, groupings
+from monai_fair.metrics.group_thresholds import ThresholdFitter, Thresholds, fit_thresholds
+from monai_fair.metrics.groups import Grouping, group_by
 from monai_fair.metrics.incidence import (
     ChannelIncidence,
     Concentration,
@@ -14,40 +26,67 @@ from monai_fair.metrics.incidence import (
     concentration,
 )
 from monai_fair.metrics.intervals import t_interval, wilson_interval
-from monai_fair.metrics.permutation import permuted_auc_gaps, permuted_rate_gaps
+from monai_fair.metrics.metric_frame import to_metric_frame
 from monai_fair.metrics.rates import RATE_NAMES, confusion_counts, rate
-from monai_fair.metrics.tables import AuditSettings
-from monai_fair.metrics.thresholds import fit_threshold, youden_threshold
+from monai_fair.metrics.selection import select_epochs
+from monai_fair.metrics.settings import AuditSettings
+from monai_fair.metrics.threshold_files import read_thresholds, write_thresholds
+from monai_fair.metrics.thresholds import GroupThreshold, find_threshold, fit_threshold, shrink_threshold
 
 __all__ = [
+    "METRICS",
     "RATE_NAMES",
     "AuditSettings",
     "ChannelIncidence",
     "Coactivation",
     "CoactivationCell",
     "Concentration",
+    "GroupMetric",
+    "GroupThreshold",
     "Grouping",
+    "Metric",
+    "ThresholdFitter",
+    "Thresholds",
     "ablate_channel",
     "auc_by_group",
+    "auc_gap",
     "auc_interval",
     "audit",
     "channel_incidence",
     "coactivation",
     "concentration",
     "confusion_counts",
+    "demographic_parity_difference",
+    "equal_opportunity_difference",
+    "equalized_odds_difference",
+    "fate",
+    "find_threshold",
     "fit_threshold",
+    "fit_thresholds",
     "gather_cases",
     "group_by",
     "group_gap",
-    "groupings",
+    "group_values",
     "holm",
     "logit_interval",
+    "paired_auc_difference",
     "permutation_p",
-    "permuted_auc_gaps",
-    "permuted_rate_gaps",
     "placements",
     "rate",
+    "read_thresholds",
+    "select_epochs",
+    "shrink_threshold",
     "t_interval",
+    "to_metric_frame",
     "wilson_interval",
-    "youden_threshold",
+    "write_thresholds",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs torch only when it is asked for: an audit runs without torch."""
+    if name == "GroupMetric":
+        from monai_fair.metrics.cumulative import GroupMetric
+
+        return GroupMetric
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -10,6 +10,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
+from monai_fair.metrics.clusters import Clusters, clusters_of
 
 
 def placements(y: BoolArray, score: FloatArray, group: IntArray) -> FloatArray:
@@ -67,37 +68,50 @@ def _runs(starts: IntArray, size: int) -> tuple[IntArray, IntArray]:
 
 
 def auc_by_group(
-    y: BoolArray, placement: FloatArray, group: IntArray, num_groups: int
+    y: BoolArray, placement: FloatArray, group: IntArray, num_groups: int, clusters: Clusters | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Return AUC and DeLong's standard error of each group.
+    """Return AUC and DeLong's standard error of each group, with subjects as clusters if given.
 
     0.5 means that positives and negatives are ranked like coins, 1 that each positive is above each negative.
     AUC is NaN for a group without positives or without negatives; the error also with only one of either.
     Placements averaged over several scores of the same samples give the mean AUC and its error, with the
-    correlation between the scores in it.
+    correlation between the scores in it; differences of placements give the difference of two AUCs and its error
+    (DeLong's paired comparison).
 
     Args:
         y: True for positive, shape ``(N,)``.
         placement: result of :func:`placements` for the same groups, shape ``(N,)``.
         group: index from 0 to ``num_groups - 1``, or -1 for a sample of no group, shape ``(N,)``.
         num_groups: number of groups ``G``.
+        clusters: the subjects of the same groups; every sample is a subject of its own by default.
 
     Returns:
         AUC and standard error, each of shape ``(G,)``.
+
+    References:
+        DeLong et al., Biometrics 1988; with clusters Obuchowski, Nonparametric analysis of clustered ROC curve
+        data, Biometrics 1997, doi:10.2307/2533958.
     """
-    auc, positive_variance = _moments(placement, group, y & (group >= 0), num_groups)
-    _, negative_variance = _moments(placement, group, ~y & (group >= 0), num_groups)
-    return auc, np.sqrt(positive_variance + negative_variance)
-
-
-def _moments(value: FloatArray, group: IntArray, chosen: BoolArray, num_groups: int) -> tuple[FloatArray, FloatArray]:
-    """Mean of the chosen values of each group, and the variance of that mean."""
-    codes, values = group[chosen], value[chosen]
-    n = np.bincount(codes, minlength=num_groups).astype(np.float64)
+    subjects = clusters or clusters_of(group, num_groups, None)
+    inside = group >= 0
+    sizes = [np.bincount(group[inside & chosen], minlength=num_groups) for chosen in (y, ~y)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.bincount(codes, values, minlength=num_groups) / n
-        squares = np.bincount(codes, (values - mean[codes]) ** 2, minlength=num_groups)
-        return mean, squares / (n - 1) / n
+        auc = np.bincount(group[inside & y], placement[inside & y], minlength=num_groups) / sizes[0]
+        # A group without negatives has NaN placements of positives already; one without positives divides 0 by 0.
+        deviation = placement - np.append(auc, np.nan)[group]
+        sums, factors = [], []
+        for chosen, size in zip((y, ~y), sizes, strict=True):
+            sums.append(subjects.sums(np.where(chosen & inside, deviation, 0.0)) / np.append(size, 1)[subjects.group])
+            factors.append(_correction(subjects.count(chosen & inside)))
+        both = _correction(subjects.count(inside)) if not subjects.single else np.zeros(num_groups)
+        # Rounding may make the sum of a zero variance and its covariance negative.
+        variance = factors[0] * subjects.total(sums[0] ** 2) + factors[1] * subjects.total(sums[1] ** 2)
+        variance = np.maximum(variance + 2 * both * subjects.total(sums[0] * sums[1]), 0.0)
+    return auc, np.sqrt(variance)
+
+
+def _correction(count: IntArray) -> FloatArray:
+    return np.asarray(count / np.where(count > 1, count - 1, np.nan))
 
 
 def logit_interval(
@@ -123,6 +137,29 @@ def logit_interval(
     inside = np.where((area > 0) & (area < 1), area, np.nan)
     half = norm.ppf(0.5 + confidence / 2) * np.asarray(standard_error) / (inside * (1 - inside))
     return expit(logit(inside) - half), expit(logit(inside) + half)
+
+
+def paired_auc_difference(
+    y: BoolArray, first: FloatArray, later: FloatArray, group: IntArray, num_groups: int, clusters: Clusters
+) -> tuple[FloatArray, FloatArray]:
+    """Return how much larger the AUC of ``later`` is than that of ``first`` on the same samples, by group.
+
+    Args:
+        y: True for positive, shape ``(N,)``.
+        first: scores of one run, shape ``(S, N)``; AUCs are means over the S seeds.
+        later: scores of the other, for the same seeds.
+        group: index from 0 to ``num_groups - 1``, or -1 for a sample of no group, shape ``(N,)``.
+        num_groups: number of groups ``G``.
+        clusters: the subjects of the same groups.
+
+    Returns:
+        Difference and its standard error, each of shape ``(G,)``.
+
+    References:
+        See :func:`auc_by_group`: the variance of a difference of AUCs is that of differences of placements.
+    """
+    placed = [np.mean([placements(y, score, group) for score in scores], axis=0) for scores in (first, later)]
+    return auc_by_group(y, placed[1] - placed[0], group, num_groups, clusters)
 
 
 def auc_interval(y: npt.ArrayLike, score: npt.ArrayLike, *, confidence: float = 0.95) -> tuple[float, float, float]:

@@ -9,9 +9,10 @@ import pandas as pd
 
 from monai_fair.data.predictions import Predictions
 from monai_fair.errors import PredictionsError, raise_problems
-from monai_fair.metrics.arrays import FloatArray
+from monai_fair.metrics.arrays import FloatArray, IntArray
 
 MAX_NUMERIC_LEVELS = 20
+MAX_LEVELS = 50
 _KEYS = ["subject_id", "image"]
 
 
@@ -24,21 +25,34 @@ class RunScores:
         seeds: one name per seed.
         scores: shape ``(S, N, K)``, K score columns, rows in the order of :attr:`Cases.table`.
         tables: each seed's whole predictions, for fitting thresholds.
+        given: the thresholds that came with the predictions, shape ``(S, N)``; ``None`` unless every seed has a
+            column ``threshold``.
     """
 
     name: str
     seeds: tuple[str, ...]
     scores: FloatArray
     tables: tuple[pd.DataFrame, ...]
+    given: FloatArray | None
 
 
 @dataclass(frozen=True)
 class Cases:
-    """The audited rows, sorted by subject and image, and each run's scores of them."""
+    """The audited rows, and each run's scores of them.
+
+    Attributes:
+        table: ``subject_id``, ``image``, ``label`` and the attributes, N rows sorted by subject and image.
+        score_columns: names of the K scores.
+        runs: scores of each run.
+        subjects: index of each row's subject, shape ``(N,)``; 0, 1, ... in the order of ``table``.
+        notes: what was assumed in reading the predictions, one sentence each.
+    """
 
     table: pd.DataFrame
     score_columns: tuple[str, ...]
     runs: tuple[RunScores, ...]
+    subjects: IntArray
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,8 +82,8 @@ def gather_cases(runs: Mapping[str, Sequence[Predictions]], attributes: Sequence
 
     Raises:
         PredictionsError: with all problems found: no run, unknown or repeated attributes, no rows in
-            ``split``, other rows, labels or attribute values than the first seed of the first run, or a
-            numeric attribute with more than 20 values.
+            ``split``, other rows, labels or attribute values than the first seed of the first run, or an
+            attribute with more than 20 different numbers or 50 different values.
     """
     problems = [f"expected at least one {what}, got none; name one" for what in _absent(runs, attributes)]
     problems += [
@@ -77,7 +91,7 @@ def gather_cases(runs: Mapping[str, Sequence[Predictions]], attributes: Sequence
         for name in dict.fromkeys(attributes)
         if attributes.count(name) > 1
     ]
-    seeds = list(_seeds(runs, split))
+    seeds = list(_seeds(runs, attributes, split))
     for seed in seeds:
         problems += _seed_problems(seed, attributes, split)
     usable = [seed for seed in seeds if len(seed.rows)]
@@ -90,7 +104,9 @@ def gather_cases(runs: Mapping[str, Sequence[Predictions]], attributes: Sequence
     columns = seeds[0].predictions.score_columns
     gathered = tuple(_gather(name, [seed for seed in seeds if seed.run == name], columns) for name in runs)
     table = seeds[0].rows[[*_KEYS, "label", *attributes]]
-    return Cases(table, columns, gathered)
+    subjects = pd.factorize(table["subject_id"])[0].astype(np.int64)
+    notes = dict.fromkeys(note for seed in seeds for note in seed.predictions.notes)
+    return Cases(table, columns, gathered, subjects, tuple(notes))
 
 
 def _absent(runs: Mapping[str, Sequence[Predictions]], attributes: Sequence[str]) -> Iterator[str]:
@@ -103,12 +119,14 @@ def _absent(runs: Mapping[str, Sequence[Predictions]], attributes: Sequence[str]
             yield f"table of predictions for run '{name}'"
 
 
-def _seeds(runs: Mapping[str, Sequence[Predictions]], split: str) -> Iterator[_Seed]:
+def _seeds(runs: Mapping[str, Sequence[Predictions]], attributes: Sequence[str], split: str) -> Iterator[_Seed]:
     for run, all_predictions in runs.items():
         names = seed_names([predictions.source for predictions in all_predictions])
         for name, predictions in zip(names, all_predictions, strict=True):
-            rows = predictions.table[predictions.table["split"] == split]
-            yield _Seed(run, name, predictions, rows.sort_values(_KEYS).reset_index(drop=True))
+            table = predictions.table
+            wanted = {*_KEYS, "label", "threshold", *predictions.score_columns, *attributes}
+            rows = table.loc[table["split"] == split, [column for column in table if column in wanted]]
+            yield _Seed(run, name, predictions, rows.sort_values(_KEYS, ignore_index=True))
 
 
 def seed_names(sources: Sequence[str]) -> list[str]:
@@ -153,6 +171,11 @@ def _level_problems(seed: _Seed, attributes: Sequence[str]) -> list[str]:
                 f"{seed}: expected groups in the attribute '{name}', got {len(values)} different numbers; "
                 f"bin it in the recipe, such as {name}_group, and audit that"
             )
+        elif len(values) > MAX_LEVELS:
+            problems.append(
+                f"{seed}: expected at most {MAX_LEVELS} groups in the attribute '{name}', got {len(values)} different "
+                f"values; bin or group them in a column of its own, such as {name}_group, and audit that"
+            )
     return problems
 
 
@@ -164,8 +187,7 @@ def _difference_problems(seed: _Seed, reference: _Seed, attributes: Sequence[str
             f"{seed}: expected the score columns {', '.join(expected)} as in {reference}, got "
             f"{', '.join(found)}; audit one task at a time"
         )
-    keys, known = (pd.MultiIndex.from_frame(rows[_KEYS]) for rows in (seed.rows, reference.rows))
-    absent, added = len(known.difference(keys)), len(keys.difference(known))
+    absent, added = _absent_and_added(seed.rows[_KEYS], reference.rows[_KEYS])
     if absent or added:
         problems.append(
             f"{seed}: expected the same rows as {reference}, got {absent} of them missing and {added} others; "
@@ -185,11 +207,17 @@ def _difference_problems(seed: _Seed, reference: _Seed, attributes: Sequence[str
     return problems
 
 
+def _absent_and_added(rows: pd.DataFrame, reference: pd.DataFrame) -> tuple[int, int]:
+    if rows.equals(reference):  # both are sorted; a set of a million pairs takes seconds
+        return 0, 0
+    keys, known = (pd.MultiIndex.from_frame(table) for table in (rows, reference))
+    return len(known.difference(keys)), len(keys.difference(known))
+
+
 def _gather(name: str, seeds: Sequence[_Seed], columns: Sequence[str]) -> RunScores:
     scores = np.stack([seed.rows[list(columns)].to_numpy(dtype=np.float64) for seed in seeds])
-    return RunScores(
-        name,
-        tuple(seed.name for seed in seeds),
-        scores,
-        tuple(seed.predictions.table for seed in seeds),
-    )
+    given = None
+    if all("threshold" in seed.rows for seed in seeds):
+        given = np.stack([seed.rows["threshold"].to_numpy(dtype=np.float64) for seed in seeds])
+    tables = tuple(seed.predictions.table for seed in seeds)
+    return RunScores(name, tuple(seed.name for seed in seeds), scores, tables, given)

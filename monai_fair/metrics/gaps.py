@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from monai_fair.metrics.arrays import BoolArray, FloatArray
+from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
 
 
 def group_gap(values: FloatArray, counted: BoolArray) -> FloatArray:
@@ -23,6 +23,30 @@ def group_gap(values: FloatArray, counted: BoolArray) -> FloatArray:
         return np.full(values.shape[:-1], np.nan)
     chosen = values[..., counted]
     return np.asarray(chosen.max(axis=-1) - chosen.min(axis=-1))
+
+
+def gaps_of_groupings(values: FloatArray, counted: BoolArray, starts: IntArray) -> FloatArray:
+    """Return the gap of every quantity in every grouping, of groups that stand one grouping after the other.
+
+    A value that a shuffle or resample left undefined takes no part in it.
+
+    Args:
+        values: shape ``(..., Q, G)``.
+        counted: which groups take part in which quantity, shape ``(Q, G)``.
+        starts: first group of each grouping, shape ``(A,)``.
+
+    Returns:
+        Gaps, shape ``(..., Q, A)``; NaN with fewer than two counted groups.
+    """
+    gaps = np.full((*values.shape[:-1], starts.size), np.nan)
+    # reduceat takes the next grouping's first group for a grouping without groups.
+    filled = np.diff(starts, append=values.shape[-1]) > 0
+    at = starts[filled]
+    high = np.fmax.reduceat(np.where(counted, values, np.nan), at, axis=-1)
+    low = np.fmin.reduceat(np.where(counted, values, np.nan), at, axis=-1)
+    enough = np.add.reduceat(counted.astype(np.int64), at, axis=-1) >= 2
+    gaps[..., filled] = np.where(enough, high - low, np.nan)
+    return gaps
 
 
 def permutation_p(observed: float, permuted: FloatArray) -> float:

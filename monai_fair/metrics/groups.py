@@ -1,9 +1,10 @@
 """Which group each sample belongs to: by one recorded attribute, or by several at once."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import reduce
+from itertools import combinations, compress
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,21 @@ class Grouping:
         return int((self.codes < 0).sum() + np.isin(self.codes, hidden).sum())
 
 
+@dataclass(frozen=True)
+class _Factor:
+    """One attribute, or several taken together, as numbers.
+
+    Attributes:
+        levels: the values that occur in natural order, one tuple each.
+        names: one name per level, for people.
+        codes: index of each row's level, shape ``(N,)``.
+    """
+
+    levels: list[tuple[str, ...]]
+    names: list[str]
+    codes: IntArray
+
+
 def group_by(table: pd.DataFrame, attributes: Sequence[str], *, missing: Missing = "drop") -> Grouping:
     """Group the rows of ``table`` by the values of ``attributes`` taken together.
 
@@ -57,18 +73,37 @@ def group_by(table: pd.DataFrame, attributes: Sequence[str], *, missing: Missing
     Returns:
         The groups that occur.
     """
-    columns = list(attributes)
-    keys = list(zip(*(table[column].tolist() for column in columns), strict=True))
-    kept = set(keys) if missing == "group" else {key for key in keys if "" not in key}
-    levels = sorted(kept, key=lambda key: [natural_order(value) for value in key])
-    index = {level: code for code, level in enumerate(levels)}
-    codes = np.array([index.get(key, -1) for key in keys], dtype=np.int64)
-    shown = [{value: value or _missing_name(set(table[column])) for value in set(table[column])} for column in columns]
-    names = tuple(" & ".join(names[value] for names, value in zip(shown, level, strict=True)) for level in levels)
-    return Grouping(tuple(columns), tuple(levels), names, codes)
+    return _grouping({name: _factor(table[name]) for name in attributes}, missing)
 
 
-def _missing_name(values: set[str]) -> str:
+def _grouping(factors: Mapping[str, _Factor], missing: Missing) -> Grouping:
+    joint = reduce(_joint, factors.values())
+    kept = np.array([missing == "group" or "" not in level for level in joint.levels], dtype=np.bool_)
+    codes = np.where(kept, np.cumsum(kept) - 1, -1)[joint.codes].astype(np.int64)
+    return Grouping(tuple(factors), tuple(compress(joint.levels, kept)), tuple(compress(joint.names, kept)), codes)
+
+
+def _factor(column: pd.Series) -> _Factor:
+    found, values = pd.factorize(column, use_na_sentinel=False)
+    levels = sorted(values.tolist(), key=natural_order)
+    place = {level: code for code, level in enumerate(levels)}
+    codes = np.array([place[value] for value in values], dtype=np.int64)[found]
+    return _Factor([(level,) for level in levels], [level or _missing_name(place) for level in levels], codes)
+
+
+def _joint(left: _Factor, right: _Factor) -> _Factor:
+    """Take two factors together; only pairs that occur get a code, so that numbers stay below N squared."""
+    width = len(right.levels)
+    codes, pairs = pd.factorize(left.codes * width + right.codes, sort=True)
+    places = [divmod(pair, width) for pair in pairs.tolist()]
+    return _Factor(
+        [left.levels[one] + right.levels[other] for one, other in places],
+        [f"{left.names[one]} & {right.names[other]}" for one, other in places],
+        codes.astype(np.int64),
+    )
+
+
+def _missing_name(values: Container[str]) -> str:
     return "missing" if "missing" not in values else "missing (empty cell)"
 
 
@@ -96,4 +131,5 @@ def groupings(
     chosen = [(attribute,) for attribute in attributes]
     sizes = sorted({2, len(attributes)}) if intersections and len(attributes) > 1 else []
     joint = [subset for size in sizes for subset in combinations(attributes, size)]
-    return [group_by(table, subset, missing=missing) for subset in [*chosen, *joint]]
+    factors = {attribute: _factor(table[attribute]) for attribute in attributes}
+    return [_grouping({name: factors[name] for name in subset}, missing) for subset in [*chosen, *joint]]

@@ -46,6 +46,32 @@ def wilson_interval(
     return low, high
 
 
+def mean_of_rates_interval(
+    first: tuple[FloatArray, FloatArray, FloatArray], second: tuple[FloatArray, FloatArray, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Return the interval of the mean of two independent rates from their values and intervals.
+
+    For balanced accuracy: TPR and TNR come from different cases.
+
+    Args:
+        first: value, lower and upper end of one rate, each of any shape.
+        second: of the other.
+
+    Returns:
+        Lower and upper ends.
+
+    References:
+        Zou and Donner, Construction of confidence limits about effect measures: a general approach, Statistics in
+        Medicine 2008 (MOVER).
+    """
+    (p, p_low, p_high), (q, q_low, q_high) = first, second
+    mean = (p + q) / 2
+    return (
+        np.asarray(mean - np.hypot(p - p_low, q - q_low) / 2),
+        np.asarray(mean + np.hypot(p_high - p, q_high - q) / 2),
+    )
+
+
 def t_interval(
     values: npt.ArrayLike, *, confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -70,3 +96,22 @@ def t_interval(
         return mean, undefined, undefined.copy()
     half = t.ppf(0.5 + confidence / 2, count - 1) * array.std(axis=0, ddof=1) / np.sqrt(count)
     return mean, np.clip(mean - half, *bounds), np.clip(mean + half, *bounds)
+
+
+def student_interval(
+    value: FloatArray, standard_error: FloatArray, degrees: npt.ArrayLike, *, confidence: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return ``value`` plus and minus Student's t times ``standard_error``.
+
+    Args:
+        value: any shape.
+        standard_error: same shape.
+        degrees: of freedom, same shape; below 1 the interval is undefined (NaN).
+        confidence: probability in (0, 1).
+
+    Returns:
+        Lower and upper ends.
+    """
+    freedom = np.asarray(degrees, dtype=np.float64)
+    half = t.ppf(0.5 + confidence / 2, np.where(freedom >= 1, freedom, np.nan)) * standard_error
+    return value - half, value + half

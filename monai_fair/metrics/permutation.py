@@ -1,108 +1,99 @@
-"""What gap between groups chance alone would give: group membership is shuffled within positives and negatives.
+"""What differences between groups chance alone would give: group membership is shuffled, scores stay.
 
-Shuffling within the truth keeps every group's number of positives and negatives, so a rate that is defined
-stays defined, and a difference in prevalence alone is never called a gap in a rate. All seeds of a run are
-shuffled together, because they are scores of the same samples.
+All attributes of a unit (the samples of one subject in one cell) move together to another unit of the same truth, so
+each group keeps its number of positives and of negatives: a difference in prevalence alone is never called a gap, and
+what it alone does to a quantity such as the PPV is part of the gap by chance. One shuffle serves all attributes, their
+intersections, all quantities, runs and seeds. Missing values are shuffled like any other.
 """
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import random_table
 
 from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
-
-# Largest number of array elements held at once; bounds memory for any number of samples and permutations.
-_ELEMENTS = 4_000_000
-
-
-def permuted_rate_gaps(hits: BoolArray, group: IntArray, *, permutations: int, seed: int) -> FloatArray:
-    """Return the gap (max - min over groups, mean over seeds) of a rate under shuffled group membership.
-
-    Samples with the same hits over all seeds are alike, so a shuffle is a random table of groups by hit
-    pattern with both margins kept. Its cost does not grow with the number of samples.
-
-    Args:
-        hits: which trials are successes, shape ``(S, N)``: for TPR the predictions of the positives.
-        group: index of each trial's group, shape ``(N,)``; at least two groups, each with a trial.
-        permutations: number of shuffles.
-        seed: seed of the shuffles. The result does not depend on the order of samples or groups.
-
-    Returns:
-        Gaps in [0, 1], shape ``(permutations,)``.
-    """
-    sizes = np.sort(np.unique(group, return_counts=True)[1])
-    patterns, counts = np.unique(hits.T, axis=0, return_counts=True)
-    tables = random_table(sizes, counts, seed=np.random.default_rng(seed))
-    chunk = max(1, _ELEMENTS // (sizes.size * max(len(counts), hits.shape[0])))
-    gaps = []
-    for start in range(0, permutations, chunk):
-        drawn = tables.rvs(min(chunk, permutations - start))
-        rates = drawn @ patterns.astype(np.float64) / sizes[:, None]
-        gaps.append((rates.max(axis=1) - rates.min(axis=1)).mean(axis=-1))
-    return np.concatenate(gaps)
+from monai_fair.metrics.kinds import Kinds
+from monai_fair.metrics.samples import Samples
+from monai_fair.metrics.workers import in_chunks
 
 
-def permuted_auc_gaps(y: BoolArray, scores: FloatArray, group: IntArray, *, permutations: int, seed: int) -> FloatArray:
-    """Return the gap (max - min over groups, mean over seeds) of the AUC under shuffled group membership.
+def permute_groups(
+    samples: Samples,
+    kinds: Sequence[Kinds],
+    measure: Callable[[Sequence[FloatArray]], Sequence[FloatArray]],
+    *,
+    permutations: int,
+    seed: int,
+) -> list[FloatArray]:
+    """Measure quantities under shuffled group membership.
+
+    Units are shuffled among units of the same truth: all positive, all negative, or mixed. Units of several samples are
+    shuffled among those of a similar number (1, 2 to 3, 4 to 7, ...), so that group sizes stay nearly as they are.
 
     Args:
-        y: True for positive, shape ``(N,)``.
-        scores: shape ``(S, N)``.
-        group: index of each sample's group, shape ``(N,)``; at least two groups, each with both classes.
-        permutations: number of shuffles.
-        seed: seed of the shuffles. The result does not depend on the order of groups; samples must come in an
-            order of their own (such as by identifier) for the same result each time.
+        samples: in canonical order.
+        kinds: of every run and seed, in the same order.
+        measure: gets the counts of kinds of all groups in some shuffles ``(b, G, 2, T)``, one array per element of
+            ``kinds``, and returns any number of arrays with a first axis of length b.
+        permutations: number of shuffles ``B``.
+        seed: seed of the shuffles.
 
     Returns:
-        Gaps in [0, 1], shape ``(permutations,)``.
+        What ``measure`` returned, each array with a first axis of length ``B``.
     """
-    codes = np.unique(group, return_inverse=True)[1]
-    sizes = np.stack([np.bincount(codes, ~y), np.bincount(codes, y)], axis=1).astype(np.int64)
-    sizes = sizes[np.lexsort(sizes.T)]
-    ranks = np.stack([np.unique(score, return_inverse=True)[1] for score in scores])
-    rng = np.random.default_rng(seed)
-    chunk = max(1, _ELEMENTS // y.size)
-    gaps = []
-    for start in range(0, permutations, chunk):
-        count = min(chunk, permutations - start)
-        negatives = _shuffles(np.flatnonzero(~y), count, rng)
-        positives = _shuffles(np.flatnonzero(y), count, rng)
-        gaps.append(np.mean([_gaps(rank, negatives, positives, sizes) for rank in ranks], axis=0))
-    return np.concatenate(gaps)
+    unit = samples.unit
+    _, first = np.unique(unit, return_index=True)
+    stratum = unit_strata(unit, samples.y)
+    by_stratum = np.argsort(stratum, kind="stable")
+    edges = np.flatnonzero(np.diff(stratum[by_stratum], prepend=-1, append=-1))
+    cells = samples.cell[first][by_stratum].astype(np.min_scalar_type(samples.num_cells))
+    place = np.empty(by_stratum.size, dtype=np.int64)
+    place[by_stratum] = np.arange(by_stratum.size)
+    # Samples in the order of their units' places: with one sample per unit no lookup is needed.
+    rows = np.argsort(place[unit], kind="stable")
+    lookup = None if rows.size == by_stratum.size else place[unit][rows]
+    bases = [(samples.y * kind.count + kind.index)[rows].astype(np.int64) for kind in kinds]
+    most = samples.block(max(kind.count for kind in kinds))
 
+    def work(size: int, generator: np.random.Generator) -> list[FloatArray]:
+        found = []
+        for start in range(0, size, most):
+            block = min(most, size - start)
+            shuffled = np.tile(cells, (block, 1))
+            for row in shuffled:
+                for first_of, end in pairwise(edges):
+                    generator.shuffle(row[first_of:end])
+            moved = shuffled if lookup is None else shuffled[:, lookup]
+            found.append(measure([_count(samples, k, moved, base) for k, base in zip(kinds, bases, strict=True)]))
+        return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
 
-def _shuffles(indices: IntArray, count: int, rng: np.random.Generator) -> IntArray:
-    return rng.permuted(np.broadcast_to(indices, (count, indices.size)), axis=1)
-
-
-def _gaps(rank: IntArray, negatives: IntArray, positives: IntArray, sizes: IntArray) -> FloatArray:
-    """Gap of each shuffle: consecutive slices of the shuffled negatives and positives are the groups."""
-    edges = np.concatenate((np.zeros((1, 2), dtype=np.int64), sizes.cumsum(axis=0)))
-    slices = [
-        _auc_rows(rank[negatives[:, low[0] : high[0]]], rank[positives[:, low[1] : high[1]]])
-        for low, high in pairwise(edges)
+    return [
+        np.concatenate(parts)
+        for parts in zip(*in_chunks(permutations, seed, work, label="shuffles of groups"), strict=True)
     ]
-    aucs = np.stack(slices)
-    return np.asarray(aucs.max(axis=0) - aucs.min(axis=0))
 
 
-def _auc_rows(negatives: IntArray, positives: IntArray) -> FloatArray:
-    """AUC of each row, from ranks of shape ``(B, n)`` and ``(B, m)``; ties count half.
+def _count(samples: Samples, kinds: Kinds, cells: IntArray, base: IntArray) -> FloatArray:
+    """Count kinds in every group, ``(b, G, 2, T)``, of b shuffles that give each sample a cell, ``(b, N)``."""
+    size = samples.num_cells * 2 * kinds.count
+    code = np.multiply(cells, 2 * kinds.count, dtype=np.int64)
+    code += base
+    counted = np.empty((size, len(cells)))
+    for column, row in enumerate(code):
+        counted[:, column] = np.bincount(row, minlength=size)
+    return samples.group_counts(counted.reshape(samples.num_cells, 2, kinds.count, -1))
 
-    Sorting with negatives first among equals counts ties as correct, with positives first as wrong; the mean
-    of the two is the AUC.
+
+def unit_strata(unit: IntArray, y: BoolArray) -> IntArray:
+    """Return the stratum of each unit: its truth (negative, positive, mixed) and the power of two of its size.
+
+    Args:
+        unit: index of each sample's unit, from 0 without gaps, shape ``(N,)``.
+        y: True for positive, shape ``(N,)``.
+
+    Returns:
+        Any integers, shape ``(number of units,)``.
     """
-    n, m = negatives.shape[1], positives.shape[1]
-    correct = _wins(2 * negatives, 2 * positives + 1, positive_bit=1)
-    wrong = _wins(2 * negatives + 1, 2 * positives, positive_bit=0)
-    return np.asarray((correct + wrong) / (2 * n * m))
-
-
-def _wins(negatives: IntArray, positives: IntArray, *, positive_bit: int) -> FloatArray:
-    """Pairs of each row in which the positive is sorted above the negative; the last bit tells the class."""
-    keys = np.sort(np.concatenate((negatives, positives), axis=1), axis=1)
-    is_positive = (keys & 1) == positive_bit
-    m = positives.shape[1]
-    rank_sum = is_positive @ np.arange(1, keys.shape[1] + 1, dtype=np.float64)
-    return np.asarray(rank_sum - m * (m + 1) / 2)
+    size, positives = np.bincount(unit), np.bincount(unit, y)
+    truth = np.where(positives == 0, 0, np.where(positives == size, 1, 2))
+    return np.asarray(3 * np.floor(np.log2(size)).astype(np.int64) + truth)

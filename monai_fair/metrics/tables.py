@@ -1,210 +1,125 @@
-"""One table of the audit: the groups of one grouping, their values in every run, gaps and differences."""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+"""Records of one table of the audit: its groups, their values in every run, gaps and changes."""
 
 import numpy as np
 
-from monai_fair.metrics.arrays import BoolArray, FloatArray
-from monai_fair.metrics.estimates import Estimates, auc_estimates, rate_estimates, undefined
-from monai_fair.metrics.gaps import holm
-from monai_fair.metrics.groups import Grouping, Missing
-from monai_fair.metrics.permutation import permuted_auc_gaps, permuted_rate_gaps
-from monai_fair.metrics.rates import RATE_NAMES, RateName
-from monai_fair.metrics.records import Record, difference_record, estimate_records, gap_record
-from monai_fair.metrics.roc import mean_roc
-
-Rule = Literal["youden", "0.5"]
-RULES: tuple[Rule, ...] = ("youden", "0.5")
-GAP_RATES: tuple[RateName, ...] = ("tpr", "fpr")
+from monai_fair.metrics.arrays import FloatArray
+from monai_fair.metrics.changes import fate_of_table, gap_changes, group_changes
+from monai_fair.metrics.definitions import METRICS
+from monai_fair.metrics.estimates import Estimates
+from monai_fair.metrics.gaps import group_gap, holm
+from monai_fair.metrics.group_curves import curves_of_groups
+from monai_fair.metrics.intervals import wilson_interval
+from monai_fair.metrics.records import Record, bounds_of, estimate_records, gap_record
+from monai_fair.metrics.target_table import TargetTable
 
 
-@dataclass(frozen=True)
-class AuditSettings:
-    """How an audit is done; see :func:`monai_fair.metrics.audit`."""
-
-    attributes: tuple[str, ...]
-    split: str
-    intersections: bool
-    missing: Missing
-    permutations: int
-    seed: int
-    min_count: int
-    confidence: float
-
-
-@dataclass(frozen=True)
-class ScoredRun:
-    """One run's scores for one target, with its thresholds.
-
-    Attributes:
-        name: the run.
-        seeds: one name per seed.
-        y: True for positive, shape ``(N,)``.
-        scores: shape ``(S, N)``.
-        thresholds: one per seed, by rule; NaN where there is none.
-        threshold_reasons: why a rule has no threshold; empty where it has one.
-    """
-
-    name: str
-    seeds: tuple[str, ...]
-    y: BoolArray
-    scores: FloatArray
-    thresholds: Mapping[Rule, FloatArray]
-    threshold_reasons: Mapping[Rule, str]
-
-    def y_pred(self, rule: Rule) -> BoolArray:
-        """Predictions under ``rule``, shape ``(S, N)``; a score equal to the threshold is positive."""
-        return np.asarray(self.scores >= self.thresholds[rule][:, None])
-
-
-def audit_groups(grouping: Grouping, runs: Sequence[ScoredRun], settings: AuditSettings) -> Record:
-    """Return one table: the groups of ``grouping``, their values in every run, gaps and differences.
-
-    Args:
-        grouping: which group each case belongs to.
-        runs: scores of the same cases; the first run is the baseline of the differences.
-        settings: of the audit.
-
-    Returns:
-        ``name``, ``attributes``, ``n_missing``, ``groups``, ``gaps`` and ``gap_differences``.
-    """
-    estimates = {run.name: _estimate(run, grouping, settings) for run in runs}
-    groups = _group_rows(grouping, runs[0].y)
-    for run in runs:
-        for quantity, found in estimates[run.name].items():
-            records = estimate_records(found, run.seeds, confidence=settings.confidence)
-            for row, record in zip(groups, records, strict=True):
-                row["cells"].setdefault(run.name, {})[quantity] = record
-        if len(grouping.attributes) == 1:
-            for code, row in enumerate(groups):
-                row["roc"][run.name] = _roc(run, grouping.codes == code)
-    _add_differences(groups, runs, estimates, settings)
-    gaps = {run.name: _gaps(run, grouping, estimates[run.name], settings) for run in runs}
+def table_record(table: TargetTable) -> Record:
+    """Return a table: ``name``, ``attributes``, ``n_missing``, ``groups``, ``gaps``, ``gap_differences``, ``fate``."""
+    gaps = {name: _gaps(table, run) for run, name in enumerate(table.names)}
+    later = list(enumerate(table.names))[1:]
     return {
-        "name": grouping.name,
-        "attributes": list(grouping.attributes),
-        "n_missing": grouping.num_missing,
-        "groups": groups,
+        "name": table.grouping.name,
+        "attributes": list(table.grouping.attributes),
+        "n_missing": table.grouping.num_missing,
+        "groups": group_records(table),
         "gaps": gaps,
-        "gap_differences": {run.name: _gap_differences(runs[0], run, gaps, settings) for run in runs[1:]},
+        "gap_differences": {name: gap_changes(table, run, gaps) for run, name in later},
+        "fate": {name: fate_of_table(table, run, gaps) for run, name in later},
     }
 
 
-def _group_rows(grouping: Grouping, y: BoolArray) -> list[Record]:
-    rows = []
-    for code, (name, levels) in enumerate(zip(grouping.names, grouping.levels, strict=True)):
-        inside = y[grouping.codes == code]
-        rows.append(
-            {
-                "name": name,
-                "levels": list(levels),
-                "n": int(inside.size),
-                "n_positive": int(inside.sum()),
-                "n_negative": int(inside.size - inside.sum()),
-                "prevalence": float(inside.mean()),
-                "cells": {},
-                "differences": {},
-                "roc": {},
-            }
-        )
+def group_records(table: TargetTable) -> list[Record]:
+    """Return one row per group, with its values in every run, their changes, and curves."""
+    rows = _counts(table)
+    for run, name in enumerate(table.names):
+        seeds = table.target.runs[run].seeds
+        for key, found in table.estimates[run].items():
+            records = estimate_records(key, found, seeds, confidence=table.settings.confidence)
+            for row, record in zip(rows, records, strict=True):
+                row["cells"].setdefault(name, {})[key] = record
+        for key, changes in (group_changes(table, run) if run else {}).items():
+            for row, record in zip(rows, changes, strict=True):
+                row["differences"].setdefault(name, {})[key] = record
+        if len(table.grouping.attributes) < 2:
+            for row, curves in zip(rows, curves_of_groups(table, run), strict=True):
+                row["curves"][name] = curves
     return rows
 
 
-def _estimate(run: ScoredRun, grouping: Grouping, settings: AuditSettings) -> dict[str, Estimates]:
-    codes, count = grouping.codes, len(grouping.names)
-    least, confidence = settings.min_count, settings.confidence
-    found = {"auc": auc_estimates(run.y, run.scores, codes, count, min_count=least, confidence=confidence)}
-    for rule in RULES:
-        for name in RATE_NAMES:
-            if run.threshold_reasons[rule]:
-                found[f"{name}@{rule}"] = undefined(len(run.seeds), count, run.threshold_reasons[rule])
-                continue
-            found[f"{name}@{rule}"] = rate_estimates(
-                name, run.y, run.y_pred(rule), codes, count, min_count=least, confidence=confidence
-            )
-    return found
+def _counts(table: TargetTable) -> list[Record]:
+    y, codes = table.target.samples.y, table.codes
+    n = np.bincount(codes[codes >= 0], minlength=table.size)
+    positive = np.bincount(codes[(codes >= 0) & y], minlength=table.size)
+    subjects = table.clusters.count(codes >= 0)
+    of_class = [table.clusters.count((codes >= 0) & chosen) for chosen in (y, ~y)]
+    low, high = wilson_interval(positive / n * subjects, subjects, confidence=table.settings.confidence)
+    return [
+        {
+            "name": name,
+            "levels": list(levels),
+            "n": int(n[code]),
+            "n_subjects": int(subjects[code]),
+            "n_subjects_positive": int(of_class[0][code]),
+            "n_subjects_negative": int(of_class[1][code]),
+            "n_positive": int(positive[code]),
+            "n_negative": int(n[code] - positive[code]),
+            "prevalence": float(positive[code] / n[code]),
+            "prevalence_low": float(low[code]),
+            "prevalence_high": float(high[code]),
+            "cells": {},
+            "differences": {},
+            "curves": {},
+        }
+        for code, (name, levels) in enumerate(zip(table.grouping.names, table.grouping.levels, strict=True))
+    ]
 
 
-def _roc(run: ScoredRun, inside: BoolArray) -> list[float] | None:
-    y = run.y[inside]
-    return mean_roc(y, run.scores[:, inside]).tolist() if y.any() and not y.all() else None
-
-
-def _gaps(
-    run: ScoredRun, grouping: Grouping, estimates: Mapping[str, Estimates], settings: AuditSettings
-) -> dict[str, Record]:
-    gaps = {"auc": _gap(run, grouping, estimates["auc"], None, None, settings)}
-    for rule in RULES:
-        for name in GAP_RATES:
-            gaps[f"{name}@{rule}"] = _gap(run, grouping, estimates[f"{name}@{rule}"], name, rule, settings)
+def _gaps(table: TargetTable, run: int) -> dict[str, Record]:
+    plan, spread = table.target.plan, table.target.spreads[run]
+    by_seed: dict[str, FloatArray] = {
+        key: group_gap(found.values, found.counted) for key, found in table.estimates[run].items()
+    }
+    for rule in plan.rules:
+        by_seed[f"equalized_odds@{rule}"] = np.maximum(by_seed[f"tpr@{rule}"], by_seed[f"fpr@{rule}"])
+    gaps = {}
+    for row, key in enumerate(plan.gap_keys):
+        metric, found = METRICS.get(key.split("@")[0]), table.estimates[run].get(key)
+        ends, left_out = _ends(table, found) if found else ([], _left_out_of_odds(table, run, key))
+        gaps[key] = gap_record(
+            by_seed[key],
+            ends,
+            left_out,
+            best=metric.best if metric else None,
+            observed=float(spread.gaps[row, table.index]),
+            margin=table.gap_margin(spread.gap_errors[:, row], table.counted_subjects(run, key)),
+            permuted=spread.permuted_gaps[:, row, table.index],
+            confidence=table.settings.confidence,
+            bounds=(0.0, bounds_of(key)[1]),
+        )
+        if not found and not gaps[key]["reason"]:
+            gaps[key]["groups_compared"] = int((table.counted_subjects(run, key) >= 0).sum())
+        rule = key.partition("@")[2]
+        if rule and table.target.runs[run].rules[rule].reason:
+            gaps[key]["reason"] = gaps[key]["seeds"]["reason"] = table.target.runs[run].rules[rule].reason
     return gaps
 
 
-def _gap(
-    run: ScoredRun,
-    grouping: Grouping,
-    estimates: Estimates,
-    name: RateName | None,
-    rule: Rule | None,
-    settings: AuditSettings,
-) -> Record:
-    """A gap's record; ``name`` and ``rule`` are None for the AUC."""
-    counted = estimates.counted
-    permuted = None
-    if counted.sum() >= 2:
-        inside = np.append(counted, False)[grouping.codes]
-        options = {"permutations": settings.permutations, "seed": settings.seed}
-        if name is None or rule is None:
-            permuted = permuted_auc_gaps(run.y[inside], run.scores[:, inside], grouping.codes[inside], **options)
-        else:
-            trials = inside & (run.y if name == "tpr" else ~run.y)
-            permuted = permuted_rate_gaps(run.y_pred(rule)[:, trials], grouping.codes[trials], **options)
-    record = gap_record(estimates, grouping.names, permuted, confidence=settings.confidence)
-    if rule is not None and run.threshold_reasons[rule]:
-        record["reason"] = record["seeds"]["reason"] = run.threshold_reasons[rule]
-    return record
+def _ends(table: TargetTable, found: Estimates) -> tuple[list[tuple[str, float]], list[tuple[str, str]]]:
+    """Groups that take part in a gap with their values, and the others with their reasons."""
+    names, mean = table.grouping.names, found.mean
+    ends = [(name, float(value)) for name, value, kept in zip(names, mean, found.counted, strict=True) if kept]
+    return ends, [(name, reason) for name, reason in zip(names, found.left_out, strict=True) if reason]
 
 
-def _add_differences(
-    groups: Sequence[Record],
-    runs: Sequence[ScoredRun],
-    estimates: Mapping[str, Mapping[str, Estimates]],
-    settings: AuditSettings,
-) -> None:
-    first = runs[0]
-    for run in runs[1:]:
-        for quantity, found in estimates[run.name].items():
-            baseline = estimates[first.name][quantity].values
-            for index, row in enumerate(groups):
-                row["differences"].setdefault(run.name, {})[quantity] = difference_record(
-                    baseline[:, index],
-                    found.values[:, index],
-                    first.seeds,
-                    run.seeds,
-                    confidence=settings.confidence,
-                )
+def _left_out_of_odds(table: TargetTable, run: int, key: str) -> list[tuple[str, str]]:
+    rule = key.partition("@")[2]
+    parts = [table.estimates[run][f"{name}@{rule}"] for name in ("tpr", "fpr")]
+    return [pair for found in parts for pair in _ends(table, found)[1]]
 
 
-def _gap_differences(
-    first: ScoredRun, run: ScoredRun, gaps: Mapping[str, Mapping[str, Record]], settings: AuditSettings
-) -> dict[str, Record]:
-    return {
-        quantity: difference_record(
-            np.array(gaps[first.name][quantity]["by_seed"]),
-            np.array(gap["by_seed"]),
-            first.seeds,
-            run.seeds,
-            confidence=settings.confidence,
-        )
-        for quantity, gap in gaps[run.name].items()
-    }
-
-
-def adjust_gaps(tables: Sequence[Record], runs: Sequence[str]) -> None:
+def adjust_gaps(tables: list[Record], runs: list[str]) -> None:
     """Fill in Holm's adjusted p over all ``tables``, for each run and quantity."""
-    for run in runs:
+    for run in runs if tables else ():
         for quantity in tables[0]["gaps"][run]:
             family = [table["gaps"][run][quantity] for table in tables]
             for gap, adjusted in zip(family, holm([gap["p"] for gap in family]), strict=True):

@@ -1,12 +1,13 @@
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from monai_fair.data.predictions import Predictions, check_predictions
 from monai_fair.errors import PredictionsError
-from monai_fair.metrics import gather_cases
-from monai_fair.metrics.cases import seed_names
+from monai_fair.metrics.cases import gather_cases, seed_names
 
 
 def predictions(source: str = "a.csv", **changes: Any) -> Predictions:
@@ -34,6 +35,30 @@ def test_rows_come_in_one_order() -> None:
     assert cases.table["subject_id"].tolist() == ["s1", "s2", "s3"]
     assert cases.runs[0].scores.tolist() == [[[0.2], [0.9], [0.4]]] * 2
     assert cases.runs[0].seeds == ("1", "2")
+
+
+def test_rows_know_their_subject() -> None:
+    images = predictions(subject_id=["s2", "s10", "s2", "s4"])
+    cases = gather_cases({"a": [images]}, ["sex"])
+    assert cases.table["subject_id"].tolist() == ["s10", "s2", "s2"]
+    assert cases.subjects.tolist() == [0, 1, 1]
+    assert cases.subjects.dtype == np.int64
+
+
+def test_notes_are_said_once() -> None:
+    first, second = replace(predictions(), notes=("one", "two")), replace(shuffled(), notes=("three", "one"))
+    assert gather_cases({"a": [first], "b": [second]}, ["sex"]).notes == ("one", "two", "three")
+    assert gather_cases({"a": [predictions()]}, ["sex"]).notes == ()
+
+
+def test_given_thresholds_come_in_the_order_of_the_cases() -> None:
+    one = predictions(threshold=["0.1", "0.2", "0.3", "0.4"])
+    two = check_predictions(one.table.iloc[::-1].astype(str).assign(threshold=["9", "0.6", "0.5", "0.7"]), "b.csv")
+    cases = gather_cases({"a": [one, two], "b": [one, shuffled()], "c": [two]}, ["sex"])
+    assert [run.given is None for run in cases.runs] == [False, True, False]
+    np.testing.assert_array_equal(cases.runs[0].given, [[0.1, 0.2, 0.3], [0.7, 0.5, 0.6]])
+    np.testing.assert_array_equal(cases.runs[2].given, [[0.7, 0.5, 0.6]])
+    assert "threshold" not in cases.table
 
 
 def test_another_split_can_be_audited() -> None:
@@ -117,6 +142,25 @@ def test_a_numeric_attribute_must_be_binned() -> None:
         "audit: run 'a', seed 1 (n.csv): expected groups in the attribute 'age', got 21 different numbers; bin it in "
         "the recipe, such as age_group, and audit that"
     )
+
+
+def coded(levels: int, *, missing: int = 0) -> Predictions:
+    codes = [f"zip{i}" for i in range(levels)] + [""] * missing
+    table = pd.DataFrame({"subject_id": [f"s{i}" for i in range(len(codes))], "zip": codes, "image": "x.png"})
+    return check_predictions(table.assign(split="test", label="0", score="0.5", sex="f"), "z.csv")
+
+
+def test_an_attribute_of_many_values_must_be_grouped() -> None:
+    gather_cases({"a": [coded(50, missing=3)]}, ["zip"])
+    gather_cases({"a": [coded(500)]}, ["sex"])  # only attributes that define groups are asked
+    with pytest.raises(PredictionsError) as caught:
+        gather_cases({"a": [coded(500, missing=3)]}, ["zip", "sex"])
+    assert str(caught.value) == (
+        "audit: run 'a', seed 1 (z.csv): expected at most 50 groups in the attribute 'zip', got 500 different values; "
+        "bin or group them in a column of its own, such as zip_group, and audit that"
+    )
+    with pytest.raises(PredictionsError, match="got 51 different values"):
+        gather_cases({"a": [coded(51)]}, ["zip"])
 
 
 def test_one_task_at_a_time() -> None:

@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,46 +8,22 @@ import pandas as pd
 import pytest
 from fairlearn.metrics import MetricFrame, false_positive_rate, true_positive_rate
 from scipy.stats import binomtest, t, ttest_rel
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import precision_recall_curve, roc_auc_score
 
 from monai_fair.data.predictions import Predictions, check_predictions
 from monai_fair.errors import MonaiFairError
-from monai_fair.metrics import auc_interval, audit, youden_threshold
+from monai_fair.metrics import auc_interval, audit, find_threshold
 
-FAST = {"permutations": 50}
-
-
-def make(
-    seed: int = 0, n: int = 600, *, gap: float = 0.0, source: str = "p.csv", classes: int = 1, **columns: Any
-) -> Predictions:
-    """Simulated predictions; the same cases for every seed of the scores."""
-    cases, noise = np.random.default_rng(0), np.random.default_rng(seed + 1)
-    label = (cases.random(n) < 0.4).astype(int)
-    sex = cases.choice(["f", "m"], n)
-    table = pd.DataFrame({"subject_id": [f"s{i:04d}" for i in range(n)], "image": [f"{i}.png" for i in range(n)]})
-    table["split"] = np.where(np.arange(n) % 3 == 0, "val", "test")
-    table["sex"], table["site"] = sex, cases.choice(["a", "b", "c"], n)
-    logit = 2 * label - 1 + gap * (sex == "m") + noise.normal(size=n)
-    score = np.round(1 / (1 + np.exp(-logit)), 3)
-    if classes == 1:
-        table["score"] = score
-    else:
-        label = cases.integers(0, classes, n)
-        raw = noise.random((n, classes)) + np.eye(classes)[label]
-        for index, column in enumerate((raw / raw.sum(axis=1, keepdims=True)).T):
-            table[f"score_{index}"] = column
-    return check_predictions(table.assign(label=label, **columns).astype(str), source)
+FAST: dict[str, Any] = {"permutations": 50, "resamples": 100}
+Make = Callable[..., Predictions]
+Tables = Callable[..., dict[str, Any]]
 
 
-def tables(results: dict[str, Any], target: int = 0) -> dict[str, Any]:
-    return {table["name"]: table for table in results["targets"][target]["tables"]}
-
-
-def test_one_run_one_seed_against_sklearn_fairlearn_and_scipy() -> None:
-    found = make()
+def test_one_run_one_seed_against_sklearn_fairlearn_and_scipy(simulated: Make, tables: Tables) -> None:
+    found = simulated()
     results = audit({"erm": [found]}, ["sex", "site"], min_count=1, **FAST)
     test, val = (found.table[found.table["split"] == split] for split in ("test", "val"))
-    threshold = youden_threshold(val["label"], val["score"])
+    threshold = find_threshold(val["label"], val["score"])
     assert results["targets"][0]["thresholds"]["erm"]["youden"]["by_seed"] == [threshold]
     for rule, cut in (("youden", threshold), ("0.5", 0.5)):
         y_pred = test["score"] >= cut
@@ -78,10 +55,10 @@ def test_one_run_one_seed_against_sklearn_fairlearn_and_scipy() -> None:
                 assert gap["lowest"]["group"] == frame.by_group[metric].idxmin()
 
 
-def test_means_over_seeds_and_paired_differences_against_scipy() -> None:
+def test_means_over_seeds_and_paired_differences_against_scipy(simulated: Make, tables: Tables) -> None:
     runs = {
-        "erm": [make(seed, gap=1.0) for seed in range(3)],
-        "nir": [make(seed + 10) for seed in range(3)],
+        "erm": [simulated(seed, gap=1.0) for seed in range(3)],
+        "nir": [simulated(seed + 10) for seed in range(3)],
     }
     results = audit(runs, ["sex"], **FAST)
     table = tables(results)["sex"]
@@ -99,10 +76,10 @@ def test_means_over_seeds_and_paired_differences_against_scipy() -> None:
     assert gap["p"] == pytest.approx(1 / 51)
 
 
-def test_only_shared_seeds_are_paired() -> None:
+def test_only_shared_seeds_are_paired(simulated: Make, tables: Tables) -> None:
     runs = {
-        "erm": [make(seed, source=f"erm/seed_{seed}/p.csv") for seed in (0, 1, 2)],
-        "nir": [make(seed + 10, source=f"nir/seed_{seed}/p.csv") for seed in (2, 4)],
+        "erm": [simulated(seed, source=f"erm/seed_{seed}/p.csv") for seed in (0, 1, 2)],
+        "nir": [simulated(seed + 10, source=f"nir/seed_{seed}/p.csv") for seed in (2, 4)],
     }
     table = tables(audit(runs, ["sex"], **FAST))["sex"]
     change = table["gap_differences"]["nir"]["auc"]
@@ -112,46 +89,54 @@ def test_only_shared_seeds_are_paired() -> None:
     assert change["reason"] == "one seed: the spread over seeds is unknown"
 
 
-def test_runs_without_a_shared_seed() -> None:
-    runs = {run: [make(source=f"{run}/seed_{seed}/p.csv")] for run, seed in (("erm", 0), ("nir", 1))}
+def test_runs_without_a_shared_seed(simulated: Make, tables: Tables) -> None:
+    runs = {run: [simulated(source=f"{run}/seed_{seed}/p.csv")] for run, seed in (("erm", 0), ("nir", 1))}
     change = tables(audit(runs, ["sex"], **FAST))["sex"]["gap_differences"]["nir"]["auc"]
     assert math.isnan(change["value"])
     assert change["reason"] == "the runs share no seed"
 
 
-def test_one_seed_has_no_interval_over_seeds_and_says_so() -> None:
-    cell = tables(audit({"erm": [make()]}, ["sex"], **FAST))["sex"]["groups"][0]["cells"]["erm"]["auc"]
+def test_one_seed_has_no_interval_over_seeds_and_says_so(simulated: Make, tables: Tables) -> None:
+    cell = tables(audit({"erm": [simulated()]}, ["sex"], **FAST))["sex"]["groups"][0]["cells"]["erm"]["auc"]
     assert math.isnan(cell["seeds"]["low"])
     assert cell["seeds"]["reason"] == "one seed: the spread over seeds is unknown"
 
 
 # The three traps measured with fairlearn 0.15: undefined groups must be NaN with a reason, at any position.
 @pytest.mark.parametrize("name", ["0 first", "z last"])
-def test_group_of_negatives_only_is_undefined_and_listed(name: str) -> None:
-    found = make()
+def test_group_of_negatives_only_is_undefined_and_listed(simulated: Make, tables: Tables, name: str) -> None:
+    found = simulated()
     special = (found.table["label"] == 0) & (np.arange(600) % 7 == 0)
-    planted = make(site=np.where(special, name, found.table["site"]))
+    planted = simulated(site=np.where(special, name, found.table["site"]))
     table = tables(audit({"erm": [planted]}, ["site"], **FAST))["site"]
     row = next(row for row in table["groups"] if row["name"] == name)
     assert row["n_positive"] == 0
-    for quantity in ("auc", "tpr@youden", "tpr@0.5"):
+    missed = "no positive case in this group"
+    for quantity, reason in (
+        ("auc", "no positive or no negative case in this group"),
+        ("tpr@youden", missed),
+        ("tpr@0.5", missed),
+        ("average_precision", missed),
+    ):
         cell = row["cells"]["erm"][quantity]
         assert math.isnan(cell["value"])
-        assert cell["reason"] == "no positive in this group"
+        assert (cell["reason"], cell["interval_reason"]) == (reason, reason)
         gap = table["gaps"]["erm"][quantity]
         assert not math.isnan(gap["value"])
-        assert gap["left_out"] == [{"group": name, "reason": "no positive in this group"}]
+        assert gap["left_out"] == [{"group": name, "reason": reason}]
     assert not math.isnan(row["cells"]["erm"]["fpr@0.5"]["value"])
 
 
-def test_ten_cases_without_positives_raise_no_false_alarm() -> None:
+def test_ten_cases_without_positives_raise_no_false_alarm(simulated: Make, tables: Tables) -> None:
     # fairlearn calls the TPR of such a group 0.0, which makes the difference as large as the best group's TPR.
-    base = tables(audit({"erm": [make()]}, ["site"], **FAST))["site"]["gaps"]["erm"]["tpr@0.5"]
-    found = make()
+    base = tables(audit({"erm": [simulated()]}, ["site"], **{**FAST, "permutations": 400}))["site"]["gaps"]["erm"][
+        "tpr@0.5"
+    ]
+    found = simulated()
     ten = np.zeros(600, bool)
     ten[np.flatnonzero((found.table["label"] == 0) & (found.table["split"] == "test"))[:10]] = True
-    planted = make(site=np.where(ten, "ten", found.table["site"]))
-    gap = tables(audit({"erm": [planted]}, ["site"], **FAST))["site"]["gaps"]["erm"]["tpr@0.5"]
+    planted = simulated(site=np.where(ten, "ten", found.table["site"]))
+    gap = tables(audit({"erm": [planted]}, ["site"], **{**FAST, "permutations": 400}))["site"]["gaps"]["erm"]["tpr@0.5"]
     frame = MetricFrame(
         metrics=true_positive_rate,
         y_true=planted.table["label"],
@@ -159,14 +144,17 @@ def test_ten_cases_without_positives_raise_no_false_alarm() -> None:
         sensitive_features=planted.table["site"],
     )
     assert frame.difference() > 0.5
-    for key in ("value", "by_seed", "lowest", "highest", "chance", "chance_high", "p"):
+    for key in ("value", "by_seed", "lowest", "highest"):
         assert gap[key] == base[key]
+    # Other shuffles: 4 standard errors of a share, and of a mean, over 400 of them.
+    assert gap["p"] == pytest.approx(base["p"], abs=4 * math.sqrt(0.25 / 400))
+    assert gap["chance"] == pytest.approx(base["chance"], rel=0.2)
 
 
 @pytest.mark.parametrize("missing", ["drop", "group"])
-def test_missing_values_are_a_choice_and_are_counted(missing: str) -> None:
-    found = make()
-    planted = make(sex=np.where(np.arange(600) % 5 == 0, "", found.table["sex"]))
+def test_missing_values_are_a_choice_and_are_counted(simulated: Make, tables: Tables, missing: str) -> None:
+    found = simulated()
+    planted = simulated(sex=np.where(np.arange(600) % 5 == 0, "", found.table["sex"]))
     results = audit({"erm": [planted]}, ["sex", "site"], missing=missing, **FAST)
     for table in results["targets"][0]["tables"]:
         n = sum(row["n"] for row in table["groups"])
@@ -181,11 +169,11 @@ def test_missing_values_are_a_choice_and_are_counted(missing: str) -> None:
     assert names == ["f", "m"] + (["missing"] if missing == "group" else [])
 
 
-def test_small_groups_have_a_value_but_no_interval_and_no_part_in_the_gap() -> None:
-    found = make()
+def test_small_groups_have_a_value_but_no_interval_and_no_part_in_the_gap(simulated: Make, tables: Tables) -> None:
+    found = simulated()
     positives = np.flatnonzero((found.table["label"] == 1) & (found.table["split"] == "test"))
     few = np.isin(np.arange(600), positives[:9]) | (np.arange(600) % 11 == 1) & (found.table["label"] == 0)
-    table = tables(audit({"erm": [make(site=np.where(few, "few", "rest"))]}, ["site"], **FAST))["site"]
+    table = tables(audit({"erm": [simulated(site=np.where(few, "few", "rest"))]}, ["site"], **FAST))["site"]
     row = next(row for row in table["groups"] if row["name"] == "few")
     assert row["n_positive"] == 9
     reason = "fewer than 10 positives in this group"
@@ -200,8 +188,8 @@ def test_small_groups_have_a_value_but_no_interval_and_no_part_in_the_gap() -> N
     assert gap["reason"] == "fewer than two groups to compare"
 
 
-def test_no_validation_rows_leave_the_fixed_threshold() -> None:
-    results = audit({"erm": [make(split="test")]}, ["sex"], **FAST)
+def test_no_validation_rows_leave_the_fixed_threshold(simulated: Make, tables: Tables) -> None:
+    results = audit({"erm": [simulated(split="test")]}, ["sex"], **FAST)
     reason = "no rows with split 'val' to choose a threshold on"
     assert results["targets"][0]["thresholds"]["erm"]["youden"]["reason"] == reason
     row = tables(results)["sex"]["groups"][0]["cells"]["erm"]
@@ -211,24 +199,25 @@ def test_no_validation_rows_leave_the_fixed_threshold() -> None:
     assert tables(results)["sex"]["gaps"]["erm"]["tpr@youden"]["reason"] == reason
 
 
-def test_auditing_validation_chooses_no_threshold_there() -> None:
-    results = audit({"erm": [make()]}, ["sex"], split="val", **FAST)
+def test_auditing_validation_chooses_no_threshold_there(simulated: Make) -> None:
+    results = audit({"erm": [simulated()]}, ["sex"], split="val", **FAST)
     assert results["data"]["n"] == 200
     assert results["targets"][0]["thresholds"]["erm"]["youden"]["reason"] == (
         "the validation rows are the ones audited here, so no threshold is chosen on them"
     )
 
 
-def test_several_images_per_subject_are_noted() -> None:
+def test_several_images_per_subject_are_noted(simulated: Make) -> None:
     subjects = [f"s{i // 2}" if i % 3 else f"v{i}" for i in range(600)]
-    results = audit({"erm": [make(subject_id=subjects)]}, ["sex"], **FAST)
+    results = audit({"erm": [simulated(subject_id=subjects)]}, ["sex"], **FAST)
     assert results["notes"] == [
-        "several images per subject (400 images of 300 subjects): intervals and p values by image may be too narrow"
+        "several images per subject (400 images of 300 subjects): intervals and p values are by subject, "
+        "images of one subject are never taken apart"
     ]
 
 
-def test_several_classes_are_audited_one_against_the_rest() -> None:
-    found = make(classes=3)
+def test_several_classes_are_audited_one_against_the_rest(simulated: Make) -> None:
+    found = simulated(classes=3)
     results = audit({"erm": [found]}, ["sex"], **FAST)
     assert [target["name"] for target in results["targets"]] == [f"class {k} versus the rest" for k in range(3)]
     assert results["notes"][0].startswith("3 classes: each class is audited against the rest")
@@ -238,18 +227,18 @@ def test_several_classes_are_audited_one_against_the_rest() -> None:
         assert target["overall"]["cells"]["erm"]["auc"]["value"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_two_score_columns_are_a_binary_task() -> None:
-    table = make().table.astype(str)
+def test_two_score_columns_are_a_binary_task(simulated: Make) -> None:
+    table = simulated().table.astype(str)
     two = table.drop(columns="score").assign(
         score_0=(1 - table["score"].astype(float)).astype(str), score_1=table["score"]
     )
-    one, both = (audit({"erm": [found]}, ["sex"], **FAST) for found in (make(), check_predictions(two, "p.csv")))
+    one, both = (audit({"erm": [found]}, ["sex"], **FAST) for found in (simulated(), check_predictions(two, "p.csv")))
     assert both["targets"][0]["score_column"] == "score_1"
     assert json.dumps(one["targets"][0]["tables"]) == json.dumps(both["targets"][0]["tables"])
 
 
-def test_holm_goes_over_attributes_and_intersections() -> None:
-    results = audit({"erm": [make(gap=0.6)]}, ["sex", "site"], **FAST)
+def test_holm_goes_over_attributes_and_intersections(simulated: Make) -> None:
+    results = audit({"erm": [simulated(gap=0.6)]}, ["sex", "site"], **FAST)
     gaps = [table["gaps"]["erm"]["fpr@0.5"] for table in results["targets"][0]["tables"]]
     raw = sorted(gap["p"] for gap in gaps)
     stepped = np.maximum.accumulate([min(1.0, p * (3 - i)) for i, p in enumerate(raw)])
@@ -257,34 +246,54 @@ def test_holm_goes_over_attributes_and_intersections() -> None:
     assert {gap["holm_over"] for gap in gaps} == {3}
 
 
-def test_roc_passes_through_the_rates_of_the_audit() -> None:
-    found = make()
+def test_curves_pass_through_the_rates_of_the_audit(simulated: Make, tables: Tables) -> None:
+    found = simulated()
     results = audit({"erm": [found]}, ["sex"], **FAST)
     row = tables(results)["sex"]["groups"][0]
-    curve = np.array(row["roc"]["erm"])
-    assert len(curve) == len(results["roc_grid"]) == 101
-    assert curve[-1] == 1.0
-    assert (np.diff(curve) >= 0).all()
-    area = (curve[1:] + curve[:-1]).sum() / 200
+    cells, curves = row["cells"]["erm"], row["curves"]["erm"]
+    assert len(results["curve_grid"]) == 101
+    for name in ("roc", "pr"):
+        value, low, high = (np.array(curves[name][part]) for part in ("value", "low", "high"))
+        assert value.shape == low.shape == high.shape == (101,)
+        assert ((low <= value) & (value <= high)).all()
+    roc = np.array(curves["roc"]["value"])
+    assert roc[-1] == 1.0
+    assert (np.diff(roc) >= 0).all()
     # 101 points on a staircase of about 100 steps: the area agrees to two digits
-    assert area == pytest.approx(row["cells"]["erm"]["auc"]["value"], abs=0.01)
+    assert (roc[1:] + roc[:-1]).sum() / 200 == pytest.approx(cells["auc"]["value"], abs=0.01)
+    at = results["curve_grid"].index(0.5)
+    for name in ("tpr", "fpr"):
+        point = {part: curves["sweep"][name][part][at] for part in ("value", "low", "high")}
+        assert point == pytest.approx({part: cells[f"{name}@0.5"][part] for part in point}, abs=1e-12)
+    rows = found.table[(found.table["split"] == "test") & (found.table["sex"] == row["name"])]
+    precision, recall, _ = precision_recall_curve(rows["label"], rows["score"])
+    assert curves["pr"]["value"][80] == pytest.approx(precision[:-1][recall[:-1] >= 0.8 - 1e-12][-1], abs=1e-12)
+    tenths = curves["calibration"]
+    assert sum(tenth["n"] for tenth in tenths) == row["n"]
+    ece = sum(tenth["n"] / row["n"] * abs(tenth["observed"] - tenth["mean_score"]) for tenth in tenths)
+    assert ece == pytest.approx(cells["ece"]["value"], abs=1e-12)
 
 
-def test_options_are_checked_all_at_once() -> None:
+def test_intersections_have_no_curves(simulated: Make, tables: Tables) -> None:
+    table = tables(audit({"erm": [simulated()]}, ["sex", "site"], **FAST))["sex & site"]
+    assert all(row["curves"] == {} for row in table["groups"])
+
+
+def test_options_are_checked_all_at_once(simulated: Make) -> None:
     with pytest.raises(MonaiFairError) as caught:
-        audit({"erm": [make()]}, ["sex"], missing="own", permutations=0, min_count=0, split="dev", confidence=1.0)
+        audit({"erm": [simulated()]}, ["sex"], missing="own", permutations=0, resamples=9, thresholds=["given by sex"])
     assert str(caught.value).splitlines() == [
-        "audit: 5 problems",
-        "  1. option 'split': expected one of train, val, test, got 'dev'",
-        "  2. option 'missing': expected drop or group, got 'own'",
-        "  3. option 'permutations': expected at least 1, got 0",
-        "  4. option 'min_count': expected at least 1, got 0",
-        "  5. option 'confidence': expected a number in (0, 1), got 1.0",
+        "audit: 4 problems",
+        "  1. option 'missing': expected drop or group, got 'own'",
+        "  2. option 'permutations': expected at least 1, got 0",
+        "  3. option 'resamples': expected at least 100, got 9",
+        "  4. option 'thresholds': expected one of youden, min_gap, g_means, f1, sensitivity=0.9, specificity=0.9, "
+        "each also followed by ' by ATTRIBUTE', a number or given, got 'given by sex'",
     ]
 
 
-def test_input_is_not_changed() -> None:
-    found = make()
+def test_input_is_not_changed(simulated: Make) -> None:
+    found = simulated()
     before = found.table.copy(deep=True)
     audit({"erm": [found]}, ["sex"], **FAST)
     pd.testing.assert_frame_equal(found.table, before)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import binomtest, t, ttest_1samp
 
 from monai_fair.metrics import t_interval, wilson_interval
+from monai_fair.metrics.intervals import mean_of_rates_interval, student_interval
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
@@ -71,3 +72,21 @@ def test_t_interval_of_one_seed_has_no_ends() -> None:
 def test_t_interval_stays_inside_its_bounds() -> None:
     _, low, high = t_interval(np.array([0.02, 0.98]), bounds=(0.0, 1.0))
     assert (float(low), float(high)) == (0.0, 1.0)
+
+
+def test_mean_of_two_rates_by_hand() -> None:
+    # Distances to the lower ends 0.3 and 0.4, to the upper ones 0.06 and 0.08: roots 0.5 and 0.1, halved.
+    first, second = (np.array(part) for part in ([0.8, 0.5, 0.86], [0.6, 0.2, 0.68]))
+    low, high = mean_of_rates_interval(tuple(first), tuple(second))
+    assert (float(low), float(high)) == pytest.approx((0.7 - 0.25, 0.7 + 0.05), abs=1e-12)
+
+
+def test_mean_of_rates_of_one_and_zero_stays_in_range() -> None:
+    low, high = mean_of_rates_interval((1.0, 0.9, 1.0), (1.0, 0.8, 1.0))
+    assert 0.8 < float(low) < float(high) == 1.0
+
+
+def test_student_interval_by_formula_and_where_it_is_undefined() -> None:
+    low, high = student_interval(np.zeros(3), np.full(3, 2.0), np.array([0.0, 4.0, np.nan]), confidence=0.9)
+    assert np.isnan(low).tolist() == np.isnan(high).tolist() == [True, False, True]
+    assert (low[1], high[1]) == pytest.approx((-2 * t.ppf(0.95, 4), 2 * t.ppf(0.95, 4)), abs=1e-12)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monai_fair.metrics import group_by, groupings
+from monai_fair.metrics.groups import group_by, groupings
 
 TABLE = pd.DataFrame(
     {

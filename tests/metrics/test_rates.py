@@ -4,12 +4,39 @@ from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate, 
 from sklearn.metrics import precision_score
 
 from monai_fair.metrics import RATE_NAMES, confusion_counts, rate
+from monai_fair.metrics.rates import RateName, balanced_accuracy, f1_score, rate_parts, sample_parts
+
+# 4 positives, 3 of them called positive; 6 negatives, 1 of them called positive.
+HAND = np.array([[5, 1], [1, 3]])
 
 
 def test_rates_by_hand() -> None:
-    # 4 positives, 3 called positive; 6 negatives, 1 called positive: TPR 3/4, FPR 1/6, TNR 5/6, PPV 3/4.
-    counts = np.array([[5, 1], [1, 3]])
-    assert [float(rate(name, counts)) for name in RATE_NAMES] == [0.75, 1 / 6, 5 / 6, 0.75]
+    expected = {"tpr": 3 / 4, "fpr": 1 / 6, "tnr": 5 / 6, "ppv": 3 / 4, "npv": 5 / 6, "accuracy": 8 / 10}
+    expected["selection_rate"] = 4 / 10
+    assert {name: float(rate(name, HAND)) for name in RATE_NAMES} == expected
+
+
+def test_balanced_accuracy_and_f1_by_hand() -> None:
+    # (3/4 + 5/6) / 2 = 19/24; 2 * 3 / (2 * 3 + 1 + 1) = 3/4.
+    assert float(balanced_accuracy(HAND)) == pytest.approx(19 / 24, abs=1e-15)
+    assert float(f1_score(HAND)) == 0.75
+
+
+@pytest.mark.parametrize("name", RATE_NAMES)
+def test_samples_above_and_below_the_line_add_up_to_the_parts(name: RateName) -> None:
+    rng = np.random.default_rng(0)
+    y, y_pred = rng.random(50) < 0.4, rng.random(50) < 0.5
+    above, below = sample_parts(name, y, y_pred)
+    parts = rate_parts(name, confusion_counts(y, y_pred, np.zeros(50, int), 1)[0])
+    assert (above.sum(), below.sum()) == tuple(int(part) for part in parts)
+    assert not (above & ~below).any()
+
+
+def test_weights_are_added_up() -> None:
+    weight = np.array([0.5, 2.0, 1.5])
+    counts = confusion_counts(np.array([1, 1, 0], bool), np.array([1, 0, 1], bool), np.array([0, 0, -1]), 1, weight)
+    assert counts.tolist() == [[[0.0, 0.0], [2.0, 0.5]]]
+    assert float(rate("tpr", counts[0])) == 0.2
 
 
 def test_counts_by_hand() -> None:
