@@ -1,18 +1,22 @@
 """Thin ignite handlers for MONAI engines."""
 
 from monai_fair.handlers.best_model import BestModelSaver, ModelSettingsCheck
+from monai_fair.handlers.group_metrics import GroupMetricHandler
 from monai_fair.handlers.nir import NIRHandler
 from monai_fair.handlers.outputs import batch_loss
 from monai_fair.handlers.predictions import PredictionSaver
+from monai_fair.handlers.selection import SelectionRecorder
 from monai_fair.handlers.training_state import EarlyStopping, EpochSeed, TrainingStateSaver
 
 __all__ = [
     "BestModelSaver",
     "EarlyStopping",
     "EpochSeed",
+    "GroupMetricHandler",
     "ModelSettingsCheck",
     "NIRHandler",
     "PredictionSaver",
+    "SelectionRecorder",
     "TrainingStateSaver",
     "batch_loss",
 ]

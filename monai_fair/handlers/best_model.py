@@ -40,7 +40,8 @@ class BestModelSaver:
         if not math.isfinite(value):
             raise ArtifactError(
                 f"validation metric '{state.key_metric_name}': expected a number, got {value}; "
-                "it is undefined when the validation split holds a single class, so check the manifest's splits"
+                "it is undefined when the validation split holds a single class or no group has enough cases (the log "
+                "names them), so check the manifest's splits"
             )
         if state.best_metric_epoch == state.epoch and idist.get_rank() == 0:
             if self.settings is not None:

@@ -47,7 +47,9 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize(
-    "names", [("train",), ("train", "nir"), ("train", "evaluate"), ("train", "nir", "evaluate")], ids="+".join
+    "names",
+    [("train",), ("train", "nir"), ("train", "evaluate"), ("train", "nir", "evaluate"), ("train", "worst_group")],
+    ids="+".join,
 )
 def test_every_component_of_full_size_builds(
     bundle: Any, trained: Path, imagenet: str, tmp_path: Path, names: tuple[str, ...]

@@ -113,7 +113,7 @@ def test_an_undefined_metric_is_an_error(tmp_path: Path) -> None:
         toy.run()
     assert str(caught.value) == (
         "validation metric 'scripted': expected a number, got nan; it is undefined when the validation split holds a "
-        "single class, so check the manifest's splits"
+        "single class or no group has enough cases (the log names them), so check the manifest's splits"
     )
     assert not list(tmp_path.iterdir())
 
