@@ -1,4 +1,4 @@
-"""The figures of the page: ROC curves of every group, gaps beside what chance makes, and concentration."""
+"""Figures of the page: gaps beside what chance makes, and concentration of the incidence."""
 
 import math
 from collections.abc import Sequence
@@ -8,56 +8,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from monai_fair.report.masking import Mask
 from monai_fair.report.quantities import Quantity, Record, as_float, joined
-from monai_fair.report.svg import COLOURS, INK, LINES, PALE, figure_style, plain, to_svg
-
-
-def roc_figure(results: Record, target: Record, mask: Mask) -> Markup:
-    """Draw ROC curves: one row per attribute, one column per run, one line per group.
-
-    Groups whose AUC is masked or undefined are not drawn.
-    """
-    tables = [table for table in target["tables"] if len(table["attributes"]) == 1]
-    runs = [run["name"] for run in results["runs"]]
-    with figure_style(f"roc {target['name']}"):
-        figure = Figure(figsize=(4.1 * len(runs), 3.9 * len(tables)), layout="constrained")
-        axes = figure.subplots(len(tables), len(runs), squeeze=False)
-        for row, table in zip(axes, tables, strict=True):
-            for axis, run in zip(row, runs, strict=True):
-                _roc_axis(axis, results["roc_grid"], table, run, mask)
-        label = (
-            f"ROC curves of {joined(runs)} by {joined([table['name'] for table in tables])}; "
-            "the AUC of each curve is in the tables"
-        )
-        return to_svg(figure, label)
-
-
-def _roc_axis(axis: Any, grid: Sequence[float], table: Record, run: str, mask: Mask) -> None:
-    axis.plot([0, 1], [0, 1], color=PALE, linewidth=1)
-    for index, group in enumerate(table["groups"]):
-        curve = group["roc"].get(run)
-        if curve is None or mask.hides_classes(group):
-            continue
-        name = f"{plain(group['name'], 28)} (n {group['n']:,}, {group['n_positive']:,} positive)"
-        axis.plot(
-            [0, *grid],
-            [0, *curve],
-            color=COLOURS[index % len(COLOURS)],
-            linestyle=LINES[(index // len(COLOURS)) % len(LINES)],
-            linewidth=1.6,
-            # A name that begins with an underscore would be left out of the legend.
-            label=f"\u200b{name}",
-        )
-    axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axis.set(xlabel="False positive rate", ylabel="True positive rate")
-    axis.set_title(f"{plain(table['name'])}, {plain(run)}", loc="left", fontsize=10, fontweight="bold")
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="lower right", fontsize=7.5, handlelength=1.8)
+from monai_fair.report.svg import COLOURS, INK, PALE, figure_style, plain, to_svg
 
 
 def gap_figure(results: Record, target: Record, quantities: Sequence[Quantity]) -> Markup:
-    """Draw the gap of every attribute: a dot per run with its interval over seeds, over what chance makes.
+    """Draw the gap of every attribute: a dot per run with its interval over cases, over what chance makes.
 
     The band reaches from 0 to what 95 of 100 shuffles stay within, the tick is their mean.
     """
@@ -70,8 +26,7 @@ def gap_figure(results: Record, target: Record, quantities: Sequence[Quantity]) 
             for position, table in enumerate(tables):
                 for offset, run in enumerate(runs):
                     _gap_marks(axis, table["gaps"][run][quantity.key], quantity, position, offset, len(runs))
-            unit = "percentage points" if quantity.percent else "0 to 1"
-            axis.set_xlabel(f"Gap in {quantity.name}, {unit}")
+            axis.set_xlabel(f"Gap in {quantity.name}" + (", percentage points" if quantity.percent else ""))
             axis.set_xlim(left=0)
             axis.grid(axis="x", color=PALE, linewidth=0.6)
             axis.set_axisbelow(True)
@@ -91,7 +46,7 @@ def _gap_marks(axis: Any, gap: Record, quantity: Quantity, position: int, offset
     half = 0.3 / runs
     axis.barh(y, as_float(gap["chance_high"]) * scale, height=2 * half, color=PALE)
     axis.vlines(as_float(gap["chance"]) * scale, y - half, y + half, color="#8a97a3", linewidth=1.2)
-    low, high = as_float(gap["seeds"]["low"]), as_float(gap["seeds"]["high"])
+    low, high = as_float(gap["low"]), as_float(gap["high"])
     colour = COLOURS[offset % len(COLOURS)]
     if not math.isnan(low):
         axis.hlines(y, low * scale, high * scale, color=colour, linewidth=1.5)

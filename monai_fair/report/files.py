@@ -17,10 +17,11 @@ from monai_fair.data.artifacts import sha256
 from monai_fair.data.predictions import Predictions, read_predictions
 from monai_fair.errors import PredictionsError, raise_problems
 from monai_fair.metrics import audit
+from monai_fair.metrics.audit_results import DEFAULT_RULES
 from monai_fair.metrics.groups import Missing
 from monai_fair.report.incidence import combine_seeds, incidence_section
 from monai_fair.report.page import write_report
-from monai_fair.report.quantities import Record
+from monai_fair.report.quantities import Record, primary_rule
 
 _SEED_FOLDER = re.compile(r"seed[_-]?[0-9]+")
 _FEATURES = "features.safetensors"
@@ -38,15 +39,19 @@ def audit_files(
     *,
     attributes: str | Sequence[str],
     out: str | Path,
+    columns: Mapping[str, str] | None = None,
     missing: Missing = "drop",
+    thresholds: Sequence[str] = DEFAULT_RULES,
+    resamples: int = 2000,
     permutations: int = 2000,
     seed: int = 0,
     min_count: int = 10,
     split: str = "test",
     intersections: bool = True,
+    confidence: float = 0.95,
     show_small: bool = False,
 ) -> Path:
-    """Audit prediction files and write ``metrics.json`` and ``report.html``.
+    """Audit prediction files and write ``metrics.json``, ``model_card.md`` and ``report.html``.
 
     Each of ``predictions`` is a path, a glob pattern, or ``name=`` followed by either. Files of one name are the
     seeds of one run; the first run is the baseline. Without a name, ``.../erm/seed_0/predictions.csv`` and
@@ -58,12 +63,17 @@ def audit_files(
         predictions: which files.
         attributes: columns that define the groups, as a list or as text with commas.
         out: folder of the results.
+        columns: the files' own names for columns of the contract; see
+            :func:`monai_fair.data.predictions.read_predictions`.
         missing: see :func:`monai_fair.metrics.audit`, as the following.
+        thresholds: rules that turn scores into predictions.
+        resamples: number of resamples of subjects.
         permutations: number of shuffles per gap.
-        seed: seed of the shuffles.
+        seed: seed of resamples and shuffles.
         min_count: least count of a group.
         split: the part to audit.
         intersections: whether to look at intersections of attributes.
+        confidence: of all intervals.
         show_small: show cells below ``min_count`` on the page instead of masking them.
 
     Returns:
@@ -78,21 +88,24 @@ def audit_files(
     names = attributes.split(",") if isinstance(attributes, str) else list(attributes)
     names = [name.strip() for name in names if name.strip()]
     files = find_runs(patterns)
-    runs = {run: [read_predictions(path) for path in paths] for run, paths in files.items()}
+    runs = {run: [read_predictions(path, columns=columns) for path in paths] for run, paths in files.items()}
     results = audit(
         runs,
         names,
         intersections=intersections,
         missing=missing,
+        thresholds=thresholds,
+        resamples=resamples,
         permutations=permutations,
         seed=seed,
         min_count=min_count,
         split=split,
+        confidence=confidence,
     )
     incidence = _incidence(runs, results)
     if incidence:
         results["incidence"] = incidence
-    results["provenance"] = _provenance(files, results, show_small=show_small)
+    results["provenance"] = _provenance(files, results, columns or {}, show_small=show_small)
     return write_report(results, out, show_small=show_small)
 
 
@@ -166,7 +179,7 @@ def _incidence(runs: Mapping[str, Sequence[Predictions]], results: Record) -> Re
             if predictions.num_classes != 2:
                 results["notes"].append(f"{run}: features are there, but neuron incidence is for binary tasks only")
                 break
-            threshold = target["thresholds"][run]["youden"]["by_seed"][index]
+            threshold = target["thresholds"][run][primary_rule(results, target)]["by_seed"][index]
             sections[entry["seeds"][index]] = incidence_section(
                 predictions,
                 features,
@@ -183,7 +196,9 @@ def _incidence(runs: Mapping[str, Sequence[Predictions]], results: Record) -> Re
     return combined
 
 
-def _provenance(files: Mapping[str, Sequence[Path]], results: Record, *, show_small: bool) -> Record:
+def _provenance(
+    files: Mapping[str, Sequence[Path]], results: Record, columns: Mapping[str, str], *, show_small: bool
+) -> Record:
     """Where the numbers come from, without absolute paths: names are relative to the common folder."""
     root = Path(os.path.commonpath([path.parent for paths in files.values() for path in paths]))
     seeds = {run["name"]: run["seeds"] for run in results["runs"]}
@@ -201,7 +216,7 @@ def _provenance(files: Mapping[str, Sequence[Path]], results: Record, *, show_sm
     packages = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "jinja2")
     return {
         "files": [*read, *features],
-        "command": _command(read, results["settings"], show_small=show_small),
+        "command": _command(read, results["settings"], columns, show_small=show_small),
         "versions": {
             "monai_fair": __version__,
             "python": platform.python_version(),
@@ -210,10 +225,12 @@ def _provenance(files: Mapping[str, Sequence[Path]], results: Record, *, show_sm
     }
 
 
-def _command(read: Sequence[Record], settings: Record, *, show_small: bool) -> str:
+def _command(read: Sequence[Record], settings: Record, columns: Mapping[str, str], *, show_small: bool) -> str:
     arguments = [f"{file['run']}={file['name']}" for file in read]
     arguments += ["--attributes", ",".join(settings["attributes"]), "--out", "OUT"]
-    for key in ("missing", "permutations", "seed", "min_count", "split", "intersections"):
+    arguments += ["--columns", ",".join(f"{ours}={there}" for ours, there in columns.items())] if columns else []
+    arguments += ["--thresholds", ",".join(settings["rules"])]
+    for key in ("missing", "resamples", "permutations", "seed", "min_count", "split", "intersections", "confidence"):
         arguments += [f"--{key}", str(settings[key])]
     arguments += ["--show_small", str(show_small)]
     return "python -m monai_fair audit " + shlex.join(arguments)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from monai_fair import __version__
 from monai_fair.data.artifacts import atomic_path, write_json
 from monai_fair.report.incidence_view import incidence_view
-from monai_fair.report.masking import Mask
+from monai_fair.report.model_card import model_card_block
 from monai_fair.report.view import page_view
 
 
@@ -38,30 +38,30 @@ def build_page(results: dict[str, Any], *, show_small: bool = False) -> str:
     return environment.get_template("page.html").render(
         page_view(results, show_small=show_small),
         style=Markup(style),
-        incidence=incidence_view(
-            results.get("incidence") or {},
-            Mask(results["settings"]["min_count"], show_small),
-            results["settings"]["confidence"],
-        ),
+        incidence=incidence_view(results, show_small=show_small),
         provenance=results.get("provenance"),
         version=__version__,
     )
 
 
 def write_report(results: dict[str, Any], out_dir: str | Path, *, show_small: bool = False) -> Path:
-    """Write ``metrics.json`` and ``report.html``, each whole or not at all.
+    """Write ``metrics.json``, ``model_card.md`` and ``report.html``, each whole or not at all.
 
     Args:
         results: see :func:`build_page`. ``metrics.json`` has every count, small ones too.
         out_dir: the folder; it is made if it is missing.
-        show_small: show small cells on the page instead of masking them.
+        show_small: show small cells on the page and in the model card instead of masking them.
 
     Returns:
         Path of the page.
     """
     folder = Path(out_dir)
-    page = build_page(results, show_small=show_small)
+    texts = {
+        "model_card.md": model_card_block(results, show_small=show_small),
+        "report.html": build_page(results, show_small=show_small),
+    }
     write_json(folder / "metrics.json", "audit", results)
-    with atomic_path(folder / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    for name, text in texts.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return folder / "report.html"

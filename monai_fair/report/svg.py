@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 # Okabe and Ito's colours, which people with colour vision deficiency can tell apart; yellow is left out
 # because it is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# A tenth of a point is less than a pixel; more digits would only make the page larger.
+_DIGITS = re.compile(r"(\.[0-9])[0-9]+")
 LINES = ("-", "--", ":", "-.")
 INK, PALE = "#22303c", "#d7dde3"
 
@@ -66,8 +68,9 @@ def to_svg(figure: Figure, label: str) -> Markup:
     body = text[text.index("<svg") :]
     # Group identifiers are only names (figure_1, axes_1) and would be repeated by each figure of the page.
     body = re.sub(r'<g id="[^"]*"', "<g", body)
+    body = re.sub(r' d="[^"]*"', lambda path: _DIGITS.sub(r"\1", path[0]), body)
     width = figure.get_figwidth() * 72
-    opening = f'<svg role="img" aria-label="{escape(label)}" style="min-width:{min(width, 560):.0f}px"'
+    opening = f'<svg role="img" aria-label="{escape(label)}" style="min-width:{min(width, 760):.0f}px"'
     return Markup(body.replace("<svg", opening, 1))
 
 

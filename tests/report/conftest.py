@@ -32,4 +32,4 @@ def results() -> dict[str, Any]:
         "ERM": [check_predictions(simulate(seed, gap=1.2), "p.csv") for seed in range(3)],
         "NIR": [check_predictions(simulate(seed + 10, gap=0.2), "p.csv") for seed in range(3)],
     }
-    return audit(runs, ["sex", "site"], permutations=100)
+    return audit(runs, ["sex", "site"], permutations=100, resamples=100)

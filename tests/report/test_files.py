@@ -68,7 +68,9 @@ def test_each_pattern_without_a_file_is_named(cohort: Path) -> None:
 
 def test_report_of_files(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = cohort / "out"
-    path = audit_files([f"{cohort}/*/seed_*/predictions.csv"], attributes="sex, site", out=out, permutations=20)
+    path = audit_files(
+        [f"{cohort}/*/seed_*/predictions.csv"], attributes="sex, site", out=out, permutations=20, resamples=100
+    )
     assert path == out / "report.html"
     assert capsys.readouterr() == ("", "")
     stored = read_json(out / "metrics.json", "audit")
@@ -88,8 +90,8 @@ def test_report_of_files(cohort: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_absolute_paths_are_not_stored(cohort: Path) -> None:
     out = cohort / "out"
-    audit_files([f"{cohort}/erm/seed_*/predictions.csv"], attributes=["sex"], out=out, permutations=20)
-    for name in ("metrics.json", "report.html"):
+    audit_files([f"{cohort}/erm/seed_*/predictions.csv"], attributes=["sex"], out=out, permutations=20, resamples=100)
+    for name in ("metrics.json", "model_card.md", "report.html"):
         text = (out / name).read_text(encoding="utf-8")
         assert str(cohort) not in text
         assert not re.search(r"[\"'= ]/(home|tmp|root|work|Users)/", text)
@@ -97,7 +99,7 @@ def test_absolute_paths_are_not_stored(cohort: Path) -> None:
 
 def test_one_file_is_named_alone(cohort: Path) -> None:
     out = cohort / "out"
-    audit_files(f"{cohort}/erm/seed_0/predictions.csv", attributes="sex", out=out, permutations=20)
+    audit_files(f"{cohort}/erm/seed_0/predictions.csv", attributes="sex", out=out, permutations=20, resamples=100)
     stored = read_json(out / "metrics.json", "audit")
     assert [file["name"] for file in stored["provenance"]["files"]] == ["predictions.csv"]
 
@@ -119,7 +121,9 @@ def test_features_beside_the_tables_are_found(cohort: Path, simulated: Any) -> N
             if (run, seed) != ("nir", 10):
                 add_features(cohort / run / f"seed_{seed}" / "predictions.csv", table["score"].astype(float).to_numpy())
     out = cohort / "out"
-    page = audit_files([f"{cohort}/*/seed_*/predictions.csv"], attributes="sex", out=out, permutations=20)
+    page = audit_files(
+        [f"{cohort}/*/seed_*/predictions.csv"], attributes="sex", out=out, permutations=20, resamples=100
+    )
     stored = read_json(out / "metrics.json", "audit")
     assert [head["seed"] for head in stored["incidence"]["erm"]["seeds"]] == ["0", "1", "10"]
     assert [head["seed"] for head in stored["incidence"]["nir"]["seeds"]] == ["0", "1"]
@@ -128,5 +132,5 @@ def test_features_beside_the_tables_are_found(cohort: Path, simulated: Any) -> N
     assert [head["threshold"] for head in stored["incidence"]["erm"]["seeds"]] == thresholds
     text = page.read_text(encoding="utf-8")
     assert "Neuron incidence</h2>" in text
-    assert text.count("<svg ") == 3
+    assert text.count("<svg ") == 4  # gaps, curves of two runs, concentration
     assert "erm/seed_0/features.safetensors" in text

@@ -30,7 +30,7 @@ IMPORTS = {"import torch", "import monai", "import os", "import torch.distribute
            "import ignite.distributed as idist"}  # fmt: skip
 # an expression may call these, or methods of these names on a component (@name)
 CALLS = {
-    "dist.destroy_process_group", "dist.get_rank", "dist.init_process_group", "idist.get_world_size", "int",
+    "dist.get_rank", "dist.init_process_group", "idist.get_world_size", "int",
     "monai.data.set_track_meta", "monai.handlers.from_engine", "monai.utils.set_determinism",
     "print", "torch.cuda.is_available", "torch.cuda.set_device", "torch.device",
     "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
