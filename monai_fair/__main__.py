@@ -30,7 +30,7 @@ def manifest(
     """
     from monai_fair.data import build_manifest, write_manifest
 
-    built = build_manifest(recipe, root, options=_pairs(options), split=split, seed=seed)
+    built = build_manifest(recipe, root, options=_pairs("--options", options), split=split, seed=seed)
     path = write_manifest(built, out)
     record = built.record
     dropped = sum(reason["n"] for reason in record["dropped"])
@@ -80,35 +80,110 @@ def audit(
     *predictions: str,
     attributes: str | Sequence[str],
     out: str = "audit",
+    columns: str | Sequence[str] | dict[str, str] = "",
     missing: Literal["drop", "group"] = "drop",
+    thresholds: str | Sequence[str] = "youden,0.5",
+    intersections: bool = True,
+    resamples: int = 2000,
     permutations: int = 2000,
     seed: int = 0,
+    min_count: int = 10,
+    split: str = "test",
+    confidence: float = 0.95,
+    show_small: bool = False,
 ) -> str:
     """Compare groups, and runs, from tables of predictions; ends with the path of report.html.
 
     Args:
-        predictions: files predictions.csv, patterns, or name=pattern; files of one name are seeds of one run.
-        attributes: attributes to compare groups by, such as sex,age_group; their intersection comes with them.
-        out: folder for report.html and metrics.json.
+        predictions: files (CSV, also gzipped, or Parquet), patterns, or name=pattern; those of one name are seeds.
+        attributes: attributes to compare groups by, such as sex,age_group; their intersections come with them.
+        out: folder for report.html, metrics.json and model_card.md.
+        columns: the files' own names, such as subject_id=PatientID,label=y_true,score=prob.
         missing: rows without a value: drop (counted, left out for that attribute) or group (a group of their own).
+        thresholds: rules, such as youden,0.5,sensitivity=0.9; min_gap, g_means, f1, specificity=0.9, given (the column
+            threshold), "youden by sex" (one per group) and file:PATH (stored by the verb thresholds) are others.
+        intersections: also compare intersections of attributes.
+        resamples: number of resamples of subjects behind intervals.
         permutations: number of permutations behind each p value and chance level.
-        seed: seed of the permutations.
+        seed: seed of both.
+        min_count: subjects a group needs for an interval and to take part in a gap; smaller counts are masked.
+        split: the part to audit.
+        confidence: of the intervals.
+        show_small: show small counts on the page instead of masking them.
     """
     from monai_fair.report import audit_files
 
     path = audit_files(
-        predictions, attributes=_names(attributes), out=out, missing=missing, permutations=permutations, seed=seed
+        predictions,
+        attributes=_names(attributes),
+        out=out,
+        columns=_pairs("--columns", columns),
+        missing=missing,
+        thresholds=_names(thresholds),
+        intersections=intersections,
+        resamples=resamples,
+        permutations=permutations,
+        seed=seed,
+        min_count=min_count,
+        split=split,
+        confidence=confidence,
+        show_small=show_small,
     )
     return str(path)
 
 
-def _pairs(options: str | Sequence[str] | dict[str, str]) -> dict[str, str]:
+def thresholds(
+    predictions: str,
+    out: str,
+    rule: str = "youden",
+    columns: str | Sequence[str] | dict[str, str] = "",
+    min_count: int = 10,
+    shrinkage: float = 10.0,
+) -> str:
+    """Choose decision thresholds on the validation rows of one table and store them with their counts.
+
+    Args:
+        predictions: the table; only its rows with split val are looked at.
+        out: the JSON file to write; the audit applies it with --thresholds file:OUT.
+        rule: how they are chosen, such as youden, sensitivity=0.9, or "min_gap by sex+age_group" (one per group).
+        columns: the file's own names, such as subject_id=PatientID,label=y_true,score=prob.
+        min_count: positives and negatives a group needs for a threshold of its own.
+        shrinkage: positives or negatives at which a group's own threshold weighs as much as the pooled one.
+    """
+    from monai_fair.data import read_predictions
+    from monai_fair.metrics import fit_thresholds, write_thresholds
+    from monai_fair.metrics.rules import fitted_rule
+
+    chosen = fitted_rule(rule)
+    assert chosen.method is not None
+    table = read_predictions(predictions, columns=_pairs("--columns", columns))
+    if table.num_classes != 2:
+        raise MonaiFairError(f"{predictions}: expected a binary task, got {table.num_classes} classes")
+    fitted = fit_thresholds(
+        table.table,
+        table.score_columns[-1],
+        method=chosen.method,
+        target=chosen.target,
+        attributes=chosen.attributes,
+        min_count=min_count,
+        shrinkage=shrinkage,
+    )
+    path = write_thresholds(out, fitted, source=predictions)
+    positives, negatives = fitted.pooled_counts
+    print(f"pooled: {fitted.pooled:.6g} ({positives} positives, {negatives} negatives) {fitted.reason}".rstrip())
+    for group in fitted.groups if chosen.attributes else ():
+        counts = f"{group.n_positive} positives, {group.n_negative} negatives, weight {group.weight:.2f}"
+        print(f"{group.name}: {group.threshold:.6g} ({counts}) {group.reason}".rstrip())
+    return str(path)
+
+
+def _pairs(name: str, options: str | Sequence[str] | dict[str, str]) -> dict[str, str]:
     if isinstance(options, dict):
-        return {str(name): str(choice) for name, choice in options.items()}
+        return {str(left): str(right) for left, right in options.items()}
     pairs = [part.split("=", 1) for part in _names(options) if part]
     if any(len(pair) != 2 for pair in pairs):
-        raise MonaiFairError(f"--options: expected name=choice,name=choice, got '{','.join(_names(options))}'")
-    return {name.strip(): choice.strip() for name, choice in pairs}
+        raise MonaiFairError(f"{name}: expected name=value,name=value, got '{','.join(_names(options))}'")
+    return {left.strip(): right.strip() for left, right in pairs}
 
 
 def _names(value: str | Sequence[str]) -> list[str]:
@@ -134,7 +209,8 @@ def main() -> None:
     """Run a verb; an error of the data or the options is one message and exit status 2, without a traceback."""
     from monai_fair.simulation import simulate_skin_from_options
 
-    verbs = {"simulate": {"skin": simulate_skin_from_options}, "manifest": manifest, "check": check, "audit": audit}
+    verbs = {"simulate": {"skin": simulate_skin_from_options}, "manifest": manifest, "check": check}
+    verbs |= {"thresholds": thresholds, "audit": audit}
     try:
         fire.Fire(verbs, name="monai_fair")
     except MonaiFairError as error:

@@ -98,7 +98,7 @@ def test_check_names_every_bad_image(folder: Path) -> None:
         ),
         (
             ("manifest", "ham10000", "cohort", "x.csv", "--options", "label"),
-            "MonaiFairError: --options: expected name=choice,name=choice, got 'label'",
+            "MonaiFairError: --options: expected name=value,name=value, got 'label'",
         ),
         (("check", "none.csv", "cohort"), "ManifestError: none.csv: expected a CSV file, found none; check the path"),
         (
@@ -112,10 +112,9 @@ def test_a_data_error_is_one_message_and_status_two(folder: Path, arguments: tup
     assert not (folder / "x.csv").exists()
 
 
-def test_audit_writes_a_report(folder: Path) -> None:
+def predictions(n: int = 160) -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    n = 160
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "subject_id": [f"s{number}" for number in range(n)],
             "image": [f"{number}.jpg" for number in range(n)],
@@ -126,15 +125,72 @@ def test_audit_writes_a_report(folder: Path) -> None:
             "age_group": np.where(np.arange(n) // 4 % 2, "<60", ">=60"),
         }
     )
-    write_predictions(folder / "predictions.csv", table)
+
+
+FEW = ("--permutations", 20, "--resamples", 100)
+
+
+def test_audit_writes_a_report(folder: Path) -> None:
+    write_predictions(folder / "predictions.csv", predictions())
     done = run(
-        "audit", "erm=predictions.csv", "--attributes", "sex,age_group", "--out", "audit", "--permutations", 20,
-        folder=folder,
+        "audit", "erm=predictions.csv", "--attributes", "sex,age_group", "--out", "audit", *FEW, folder=folder
     )  # fmt: skip
     assert last_line(done) == "audit/report.html"
     results = read_json(folder / "audit" / "metrics.json", "audit")
     assert results["settings"]["attributes"] == ["sex", "age_group"]
-    assert (folder / "audit" / "report.html").is_file()
+    assert {path.name for path in (folder / "audit").iterdir()} == {"report.html", "metrics.json", "model_card.md"}
+
+
+def test_a_table_of_another_tool_gives_the_same_numbers_from_every_format(tmp_path: Path) -> None:
+    ours = predictions()
+    theirs = ours.drop(columns="image").rename(columns={"subject_id": "PatientID", "label": "y_true", "score": "prob"})
+    theirs.to_csv(tmp_path / "plain.csv", index=False)
+    theirs.to_csv(tmp_path / "packed.csv.gz", index=False)
+    theirs.to_parquet(tmp_path / "table.parquet")
+    write_predictions(tmp_path / "ours.csv", ours)
+    columns = ("--columns", "subject_id=PatientID,label=y_true,score=prob")
+    targets = []
+    for name in ("ours.csv", "plain.csv", "packed.csv.gz", "table.parquet"):
+        more = () if name == "ours.csv" else columns
+        done = run("audit", f"run={name}", "--attributes", "sex", "--out", name[:3], *FEW, *more, folder=tmp_path)
+        assert last_line(done) == f"{name[:3]}/report.html"
+        results = read_json(tmp_path / name[:3] / "metrics.json", "audit")
+        targets.append(results["targets"])
+        assert bool(more) == any("no column 'image'" in note for note in results["notes"])
+    assert targets[0] == targets[1] == targets[2] == targets[3]
+
+
+def test_thresholds_are_stored_and_applied(tmp_path: Path) -> None:
+    table = predictions()
+    write_predictions(tmp_path / "predictions.csv", table)
+    done = run("thresholds", "predictions.csv", "t.json", "--rule", "youden by sex", folder=tmp_path)
+    assert last_line(done) == "t.json"
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith("(40 positives, 40 negatives)")
+    assert [line.partition(":")[0] for line in lines[1:-1]] == ["female", "male"]
+    rules = ("--thresholds", "file:t.json,youden by sex")
+    done = run("audit", "run=predictions.csv", "--attributes", "sex", "--out", "audit", *rules, *FEW, folder=tmp_path)
+    assert last_line(done) == "audit/report.html"
+    cells = read_json(tmp_path / "audit" / "metrics.json", "audit")["targets"][0]["overall"]["cells"]["run"]
+    stored, fitted = (
+        {key.partition("@")[0]: cell for key, cell in cells.items() if key.endswith(f"@{rule}")}
+        for rule in ("file:t.json", "youden by sex")
+    )
+    assert stored["tpr"]["value"] == fitted["tpr"]["value"]
+    assert stored == fitted
+
+
+def test_a_threshold_is_never_fitted_on_what_is_audited(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "predictions.csv", predictions().assign(split="test"))
+    assert message(run("thresholds", "predictions.csv", "t.json", "--rule", "0.5", folder=tmp_path)) == (
+        "MonaiFairError: rule: expected one that chooses a threshold on validation, got '0.5'; try youden"
+    )
+    done = run("audit", "run=predictions.csv", "--attributes", "sex", "--thresholds", "youden", *FEW, folder=tmp_path)
+    assert last_line(done) == "audit/report.html"
+    target = read_json(tmp_path / "audit" / "metrics.json", "audit")["targets"][0]
+    assert target["thresholds"]["run"]["youden"]["by_seed"] == [None]
+    assert "no rows with split 'val'" in target["thresholds"]["run"]["youden"]["reason"]
+    assert target["overall"]["cells"]["run"]["tpr@youden"]["value"] is None
 
 
 @pytest.mark.parametrize(
@@ -148,13 +204,13 @@ def test_audit_writes_a_report(folder: Path) -> None:
     ],
 )
 def test_options_are_pairs(given: object, expected: dict[str, str]) -> None:
-    assert cli._pairs(given) == expected
+    assert cli._pairs("--options", given) == expected
 
 
 @pytest.mark.parametrize("given", ["label", ("missing", "drop"), 5, True])
 def test_options_that_are_no_pairs(given: object) -> None:
-    with pytest.raises(MonaiFairError, match="--options: expected name=choice,name=choice, got '"):
-        cli._pairs(given)
+    with pytest.raises(MonaiFairError, match="--columns: expected name=value,name=value, got '"):
+        cli._pairs("--columns", given)
 
 
 def test_names_come_as_text_or_as_fire_makes_them() -> None:
