@@ -8,8 +8,9 @@ from scipy.stats import norm
 from monai_fair.metrics.arrays import FloatArray
 from monai_fair.metrics.auc import paired_auc_difference
 from monai_fair.metrics.fairness import fate
+from monai_fair.metrics.intervals import paired_difference_interval, student_interval
 from monai_fair.metrics.records import Record, bounds_of, difference_record, seed_record
-from monai_fair.metrics.resampling import resampled_interval
+from monai_fair.metrics.resampling import range_margin, widening
 from monai_fair.metrics.target_table import TargetTable
 
 SWAPPED, PAIRED_DELONG = "paired permutation of subjects", "paired DeLong"
@@ -68,20 +69,38 @@ def group_changes(table: TargetTable, run: int) -> dict[str, list[Record]]:
 
 def _over_cases(table: TargetTable, run: int, row: int, pairs: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Interval and p over cases of a change in every group."""
-    spread, swap = table.target.spreads[run], table.target.swaps[run - 1]
+    swap = table.target.swaps[run - 1]
     if swap is None:
         undefined = np.full(table.size, np.nan)
         return undefined, undefined, undefined
     if table.target.plan.quantities[row].key == "auc":
         return _paired_delong(table, run)
-    low, high = resampled_interval(
-        pairs.mean(axis=0),
-        spread.change[0][row, table.inside],
-        spread.resampled_change[0][:, row, table.inside],
-        table.target.subjects_behind(table.target.plan.quantities[row].metric)[table.inside],
-        confidence=table.settings.confidence,
-    )
+    low, high = _value_change(table, run, row, pairs.mean(axis=0))
     return low, high, two_sided_p(swap.values[row, table.inside], swap.swapped_values[:, row, table.inside])
+
+
+def _value_change(table: TargetTable, run: int, row: int, change: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Interval over cases of the change of a quantity in every group."""
+    quantity = table.target.plan.quantities[row]
+    subjects = table.target.subjects_behind(quantity.metric)[table.inside].astype(np.float64)
+    first, later = (table.target.spreads[index].resampled_values[:, row, table.inside] for index in (0, run))
+    estimates = [table.estimates[index][quantity.key] for index in (0, run)]
+    if quantity.metric.key == "ece":  # has no interval of its own
+        error = widening(subjects) * (later - first).std(axis=0)
+        return student_interval(change, error, subjects - 1, confidence=table.settings.confidence)
+    # Resamples of few subjects overstate how closely two runs go together.
+    correlation = _correlation(first, later) * subjects / (subjects + 2)
+    a, b = ((found.mean, found.low, found.high) for found in estimates)
+    low, high = paired_difference_interval(a, b, correlation)
+    shift = change - (estimates[1].mean - estimates[0].mean)  # the runs may share only some of their seeds
+    return low + shift, high + shift
+
+
+def _correlation(first: FloatArray, later: FloatArray) -> FloatArray:
+    """Correlation over the first axis; 0 where one of the two does not vary."""
+    a, b = first - first.mean(axis=0), later - later.mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.nan_to_num((a * b).mean(axis=0) / (a.std(axis=0) * b.std(axis=0))))
 
 
 def _paired_delong(table: TargetTable, run: int) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -104,7 +123,7 @@ def gap_changes(table: TargetTable, run: int, gaps: Mapping[str, Mapping[str, Re
     """
     at_later, at_first = table.shared(run)
     names = [table.target.runs[run].seeds[index] for index in at_later]
-    spread, swap = table.target.spreads[run], table.target.swaps[run - 1]
+    swap = table.target.swaps[run - 1]
     found = {}
     for row, key in enumerate(table.target.plan.gap_keys):
         first, later = (np.array(gaps[name][key]["by_seed"]) for name in (table.names[0], table.names[run]))
@@ -112,9 +131,8 @@ def gap_changes(table: TargetTable, run: int, gaps: Mapping[str, Mapping[str, Re
         cases, p = (float("nan"), float("nan")), float("nan")
         if swap is not None and not np.isnan(pairs).any():
             subjects = np.fmin(table.counted_subjects(0, key), table.counted_subjects(run, key))
-            cases = table.change_interval(
-                float(pairs.mean()), spread.change[1][row], spread.resampled_change[1][:, row], subjects
-            )
+            margin = _gap_margin(table, run, key, float(np.fmin.reduce(subjects, initial=np.nan)))
+            cases = float(pairs.mean()) - margin, float(pairs.mean()) + margin
             p = float(two_sided_p(swap.gaps[row, table.index], swap.swapped_gaps[:, row, table.index]))
         found[key] = difference_record(
             pairs,
@@ -126,6 +144,37 @@ def gap_changes(table: TargetTable, run: int, gaps: Mapping[str, Mapping[str, Re
             bounds=(-scale, scale),
         )
     return found
+
+
+def _gap_margin(table: TargetTable, run: int, key: str, subjects: float) -> float:
+    """Half the length of the interval over cases of a gap's change."""
+    parts = [key.replace("equalized_odds", name) for name in ("tpr", "fpr")] if key.startswith("equal") else [key]
+    errors = np.max([_gap_change_errors(table, run, part) for part in parts], axis=0)
+    return float(range_margin(errors, subjects, confidence=table.settings.confidence))
+
+
+def _gap_change_errors(table: TargetTable, run: int, key: str) -> FloatArray:
+    """How far the change of a gap may lie from the observed one in each resample, shape ``(B,)``.
+
+    A gap moves with the groups at its ends. Which these are is not sure: every group within one standard error of an
+    observed end may be it, and the bound takes the worst of them in both runs. Where one group stands clearly at each
+    end this is the error of a difference of differences.
+    """
+    row = table.target.plan.gap_keys.index(key)
+    ends = []
+    for index in (0, run):
+        counted = table.estimates[index][key].counted
+        spread = table.target.spreads[index]
+        value = spread.values[row, table.inside][counted]
+        error = spread.resampled_values[:, row, table.inside][:, counted] - value
+        top, bottom = value.argmax(), value.argmin()
+        high = error[:, value >= value[top] - (error - error[:, [top]]).std(axis=0)]
+        low = error[:, value <= value[bottom] + (error - error[:, [bottom]]).std(axis=0)]
+        ends.append((high, low))
+    (a_high, a_low), (b_high, b_low) = ends
+    up = b_high.max(axis=1) - b_low.min(axis=1) - a_high.min(axis=1) + a_low.max(axis=1)
+    down = b_high.min(axis=1) - b_low.max(axis=1) - a_high.max(axis=1) + a_low.min(axis=1)
+    return np.asarray(np.maximum(np.abs(up), np.abs(down)))
 
 
 def fate_of_table(table: TargetTable, run: int, gaps: Mapping[str, Mapping[str, Record]]) -> dict[str, Record]:

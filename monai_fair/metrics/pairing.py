@@ -10,8 +10,6 @@ from monai_fair.metrics.resampling import kind_counts, weighing
 from monai_fair.metrics.samples import Samples
 from monai_fair.metrics.workers import in_chunks
 
-# Swaps weighed at once at most.
-_BLOCK = 20
 # Counts of kinds (b, G, 2, T) in the order of scores, and in that of ranks.
 Ordered = tuple[FloatArray, FloatArray]
 
@@ -86,7 +84,7 @@ def swap_runs(
     everyone = np.ones((samples.num_subjects, 1), dtype=np.float32)
     totals = [[np.asarray(matrix @ everyone) for matrix in both] for both in matrices]
 
-    most = min(_BLOCK, samples.block(max(a.count + b.count for a, b in sides)))
+    most = samples.block(max(a.count + b.count for a, b in sides))
 
     def work(size: int, generator: np.random.Generator) -> FloatArray:
         found = []

@@ -17,9 +17,6 @@ from monai_fair.metrics.kinds import Kinds
 from monai_fair.metrics.samples import Samples
 from monai_fair.metrics.workers import in_chunks
 
-# Resamples weighed at once at most.
-_BLOCK = 20
-
 
 def weighing(samples: Samples, kinds: Kinds) -> sparse.csr_array:
     """Return the matrix that turns weights of subjects into counts of kinds.
@@ -62,7 +59,7 @@ def resample(
         Rubin, The Bayesian bootstrap, Annals of Statistics 1981.
     """
     matrices = [weighing(samples, kind) for kind in kinds]
-    most = min(_BLOCK, samples.block(max(kind.count for kind in kinds)))
+    most = samples.block(max(kind.count for kind in kinds))
 
     def work(size: int, generator: np.random.Generator) -> list[FloatArray]:
         found = []
@@ -113,12 +110,18 @@ def resampled_interval(
     """
     count = np.asarray(num_subjects, dtype=np.float64)
     m = np.where(count >= 2, count, np.nan)
-    half = np.sqrt(m / (m - 1)) * t.ppf(0.5 + confidence / 2, m - 1)
+    half = widening(m) * t.ppf(0.5 + confidence / 2, m - 1)
     below = (resampled < centre).mean(axis=0) / 2 + (resampled <= centre).mean(axis=0) / 2
     edge = 1 / (2 * len(resampled))
     shift = 2 * norm.ppf(np.clip(below, edge, 1 - edge))
     ends = [value + _quantile(resampled, norm.cdf(shift + side * half)) - centre for side in (-1, 1)]
     return ends[0], ends[1]
+
+
+def widening(num_subjects: FloatArray) -> FloatArray:
+    """Return sqrt(m / (m - 1)), by which the spread of resamples of m subjects is too small; NaN below 2."""
+    m = np.where(num_subjects >= 2, num_subjects, np.nan)
+    return np.asarray(np.sqrt(m / (m - 1)))
 
 
 def range_margin(ranges: FloatArray, num_subjects: float, *, confidence: float) -> FloatArray:
@@ -140,8 +143,8 @@ def range_margin(ranges: FloatArray, num_subjects: float, *, confidence: float) 
     if not num_subjects >= 2:
         return np.full(ranges.shape[1:], np.nan)
     tail = 0.5 + confidence / 2
-    widening = np.sqrt(num_subjects / (num_subjects - 1)) * t.ppf(tail, num_subjects - 1) / norm.ppf(tail)
-    return np.asarray(widening * _quantile(ranges, np.full(ranges.shape[1:], confidence)))
+    factor = widening(np.array(num_subjects)) * t.ppf(tail, num_subjects - 1) / norm.ppf(tail)
+    return np.asarray(factor * _quantile(ranges, np.full(ranges.shape[1:], confidence)))
 
 
 def _quantile(resampled: FloatArray, probability: FloatArray) -> FloatArray:

@@ -95,8 +95,6 @@ class RunSpread:
         gap_errors: mean over seeds of the range over groups of resampled minus observed values, ``(B, Q + R, A)``.
         resampled_curves: shape ``(B, 2, groups, 101)``.
         permuted_gaps: shape ``(P, Q + R, A)``.
-        change: values and gaps minus those of the first run over the seeds both have; empty for the first run.
-        resampled_change: the same of every resample.
     """
 
     values: FloatArray
@@ -106,8 +104,6 @@ class RunSpread:
     gap_errors: FloatArray
     resampled_curves: FloatArray
     permuted_gaps: FloatArray
-    change: tuple[FloatArray, ...] = ()
-    resampled_change: tuple[FloatArray, ...] = ()
 
 
 def spread_of_runs(
@@ -141,40 +137,29 @@ def spread_of_runs(
 
     def everything(counts: Sequence[FloatArray]) -> list[FloatArray]:
         values = [run.values(counts[part], plan) for run, part in zip(runs, parts, strict=True)]
-        by_seed = [plan.gaps(value, run.counted) for run, value in zip(runs, values, strict=True)]
         found = [value.mean(axis=0) for value in values]
         found += [
             plan.gaps(value - centre, run.counted).mean(axis=0)
             for run, value, centre in zip(runs, values, centres, strict=True)
         ]
-        found += [run.curves(counts[part], plan) for run, part in zip(runs, parts, strict=True)]
-        for run, value, gap in zip(runs[1:], values[1:], by_seed[1:], strict=True):
-            later, first = shared_seeds(runs[0], run)
-            found += [value[later].mean(axis=0) - values[0][first].mean(axis=0)] if later else []
-            found += [gap[later].mean(axis=0) - by_seed[0][first].mean(axis=0)] if later else []
-        return found
+        return found + [run.curves(counts[part], plan) for run, part in zip(runs, parts, strict=True)]
 
     observed, observed_gaps = ([array[0] for array in f(observed_counts)] for f in (everything, gaps))
     resampled = resample(samples, kinds, everything, resamples=resamples, seed=seed)
     permuted = permute_groups(samples, kinds, gaps, permutations=permutations, seed=seed + 1)
-    many, spreads, at = len(runs), [], 3 * len(runs)
-    for index, run in enumerate(runs):
-        own = slice(at, at + (2 if index and shared_seeds(runs[0], run)[0] else 0))
-        at = own.stop
-        spreads.append(
-            RunSpread(
-                values=observed[index],
-                gaps=observed_gaps[index],
-                curves=observed[2 * many + index],
-                resampled_values=resampled[index],
-                gap_errors=resampled[many + index],
-                resampled_curves=resampled[2 * many + index],
-                permuted_gaps=permuted[index],
-                change=tuple(observed[own]),
-                resampled_change=tuple(resampled[own]),
-            )
+    many = len(runs)
+    return [
+        RunSpread(
+            values=observed[index],
+            gaps=observed_gaps[index],
+            curves=observed[2 * many + index],
+            resampled_values=resampled[index],
+            gap_errors=resampled[many + index],
+            resampled_curves=resampled[2 * many + index],
+            permuted_gaps=permuted[index],
         )
-    return spreads
+        for index in range(many)
+    ]
 
 
 def shared_seeds(first: RunKinds, later: RunKinds) -> tuple[list[int], list[int]]:

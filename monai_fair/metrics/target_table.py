@@ -10,7 +10,7 @@ from monai_fair.metrics.clusters import Clusters
 from monai_fair.metrics.definitions import METRICS
 from monai_fair.metrics.estimates import Estimates
 from monai_fair.metrics.groups import Grouping
-from monai_fair.metrics.resampling import range_margin, resampled_interval
+from monai_fair.metrics.resampling import range_margin
 from monai_fair.metrics.settings import AuditSettings
 from monai_fair.metrics.target_audit import MeasuredTarget
 
@@ -85,23 +85,3 @@ class TargetTable:
         """
         least = float(np.fmin.reduce(subjects, initial=np.nan))
         return float(range_margin(errors[:, self.index], least, confidence=self.settings.confidence))
-
-    def change_interval(
-        self, value: float, centre: FloatArray, resampled: FloatArray, subjects: FloatArray
-    ) -> tuple[float, float]:
-        """Return the resampled interval of the change of a gap.
-
-        Args:
-            value: the change.
-            centre: the change from kinds, by grouping.
-            resampled: shape ``(B, A)``.
-            subjects: of the smaller class in each group that takes part, NaN in others; the smallest group counts.
-        """
-        low, high = resampled_interval(
-            np.array(value),
-            centre[self.index],
-            resampled[:, self.index],
-            np.array(np.fmin.reduce(subjects, initial=np.nan)),
-            confidence=self.settings.confidence,
-        )
-        return float(low), float(high)

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 # Draws from one random stream: results do not depend on the number of threads.
-CHUNK = 40
+CHUNK = 100
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 

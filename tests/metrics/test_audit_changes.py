@@ -49,9 +49,10 @@ def test_a_run_does_not_change_from_itself(simulated: Make, tables: Tables) -> N
                 assert math.isnan(change["value"])
                 continue
             assert change["value"] == 0, key
-            # the weights of resamples are shared, so nothing is left of them in the difference
+            # runs that agree on these cases may differ on others, so the interval has a length, around 0
             if not math.isnan(change["p"]):
-                assert change["cases"] == {"low": 0.0, "high": 0.0}, key
+                assert change["cases"]["low"] == pytest.approx(-change["cases"]["high"], abs=0.05), key
+                assert change["cases"]["low"] <= 0 <= change["cases"]["high"], key
                 assert change["p"] == 1.0, key
             assert math.isnan(change["p_seeds"])
 
