@@ -7,7 +7,7 @@ group that it is ranked correctly against. AUC and its variance are means and va
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.stats import t
 
 from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
 from monai_fair.metrics.clusters import Clusters, clusters_of
@@ -92,22 +92,54 @@ def auc_by_group(
         DeLong et al., Biometrics 1988; with clusters Obuchowski, Nonparametric analysis of clustered ROC curve
         data, Biometrics 1997, doi:10.2307/2533958.
     """
-    subjects = clusters or clusters_of(group, num_groups, None)
-    inside = group >= 0
+    auc, parts, _ = _auc_parts(y, placement, group, clusters or clusters_of(group, num_groups, None))
+    # Rounding may make the sum of a zero variance and its covariance negative.
+    return auc, np.sqrt(np.maximum(parts.sum(axis=0), 0.0))
+
+
+def auc_degrees(y: BoolArray, placement: FloatArray, group: IntArray, clusters: Clusters) -> FloatArray:
+    """Return the degrees of freedom of DeLong's standard error in each group.
+
+    Its two parts, from positives and from negatives, are estimated as variances of two means are in Welch's test.
+    With 10 positives beside 90 negatives the normal distribution gives intervals that are too short.
+
+    Args:
+        y: True for positive, shape ``(N,)``.
+        placement: as in :func:`auc_by_group`.
+        group: index of each sample's group or -1, shape ``(N,)``.
+        clusters: the subjects of the groups.
+
+    Returns:
+        Shape ``(G,)``; NaN where the standard error is undefined or 0.
+
+    References:
+        Welch, The generalization of 'Student's' problem when several different population variances are involved,
+        Biometrika 1947.
+    """
+    _, parts, counts = _auc_parts(y, placement, group, clusters)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((parts[0] + parts[1]) ** 2 / (parts[:2] ** 2 / (counts - 1)).sum(axis=0))
+
+
+def _auc_parts(
+    y: BoolArray, placement: FloatArray, group: IntArray, clusters: Clusters
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """AUC; its variance from positives, from negatives and from their covariance; subjects with either class."""
+    inside, num_groups = group >= 0, clusters.num_groups
     sizes = [np.bincount(group[inside & chosen], minlength=num_groups) for chosen in (y, ~y)]
     with np.errstate(invalid="ignore", divide="ignore"):
         auc = np.bincount(group[inside & y], placement[inside & y], minlength=num_groups) / sizes[0]
         # A group without negatives has NaN placements of positives already; one without positives divides 0 by 0.
         deviation = placement - np.append(auc, np.nan)[group]
-        sums, factors = [], []
-        for chosen, size in zip((y, ~y), sizes, strict=True):
-            sums.append(subjects.sums(np.where(chosen & inside, deviation, 0.0)) / np.append(size, 1)[subjects.group])
-            factors.append(_correction(subjects.count(chosen & inside)))
-        both = _correction(subjects.count(inside)) if not subjects.single else np.zeros(num_groups)
-        # Rounding may make the sum of a zero variance and its covariance negative.
-        variance = factors[0] * subjects.total(sums[0] ** 2) + factors[1] * subjects.total(sums[1] ** 2)
-        variance = np.maximum(variance + 2 * both * subjects.total(sums[0] * sums[1]), 0.0)
-    return auc, np.sqrt(variance)
+        sums = [
+            clusters.sums(np.where(chosen & inside, deviation, 0.0)) / np.append(size, 1)[clusters.group]
+            for chosen, size in zip((y, ~y), sizes, strict=True)
+        ]
+        counts = np.stack([clusters.count(chosen & inside) for chosen in (y, ~y)])
+        parts = [_correction(count) * clusters.total(sum_**2) for count, sum_ in zip(counts, sums, strict=True)]
+        both = _correction(clusters.count(inside)) if not clusters.single else np.zeros(num_groups)
+        parts.append(2 * both * clusters.total(sums[0] * sums[1]))
+    return auc, np.stack(parts), counts
 
 
 def _correction(count: IntArray) -> FloatArray:
@@ -115,7 +147,11 @@ def _correction(count: IntArray) -> FloatArray:
 
 
 def logit_interval(
-    auc: npt.ArrayLike, standard_error: npt.ArrayLike, *, confidence: float = 0.95
+    auc: npt.ArrayLike,
+    standard_error: npt.ArrayLike,
+    *,
+    confidence: float = 0.95,
+    degrees: npt.ArrayLike = np.inf,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the interval of an AUC that is symmetric on the logit scale, so that it stays inside (0, 1).
 
@@ -126,6 +162,7 @@ def logit_interval(
         auc: any shape.
         standard_error: DeLong's standard error, same shape.
         confidence: probability in (0, 1).
+        degrees: of freedom of the standard error, same shape; infinite for the normal distribution.
 
     Returns:
         Lower and upper ends.
@@ -135,7 +172,7 @@ def logit_interval(
     """
     area = np.asarray(auc, dtype=np.float64)
     inside = np.where((area > 0) & (area < 1), area, np.nan)
-    half = norm.ppf(0.5 + confidence / 2) * np.asarray(standard_error) / (inside * (1 - inside))
+    half = t.ppf(0.5 + confidence / 2, degrees) * np.asarray(standard_error) / (inside * (1 - inside))
     return expit(logit(inside) - half), expit(logit(inside) + half)
 
 

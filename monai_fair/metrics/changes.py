@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.stats import norm
 
-from monai_fair.metrics.arrays import FloatArray
+from monai_fair.metrics.arrays import BoolArray, FloatArray
 from monai_fair.metrics.auc import paired_auc_difference
 from monai_fair.metrics.fairness import fate
 from monai_fair.metrics.intervals import paired_difference_interval, student_interval
@@ -100,7 +100,7 @@ def _correlation(first: FloatArray, later: FloatArray) -> FloatArray:
     """Correlation over the first axis; 0 where one of the two does not vary."""
     a, b = first - first.mean(axis=0), later - later.mean(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.nan_to_num((a * b).mean(axis=0) / (a.std(axis=0) * b.std(axis=0))))
+        return np.asarray(np.clip(np.nan_to_num((a * b).mean(axis=0) / (a.std(axis=0) * b.std(axis=0))), -1, 1))
 
 
 def _paired_delong(table: TargetTable, run: int) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -167,14 +167,20 @@ def _gap_change_errors(table: TargetTable, run: int, key: str) -> FloatArray:
         spread = table.target.spreads[index]
         value = spread.values[row, table.inside][counted]
         error = spread.resampled_values[:, row, table.inside][:, counted] - value
-        top, bottom = value.argmax(), value.argmin()
-        high = error[:, value >= value[top] - (error - error[:, [top]]).std(axis=0)]
-        low = error[:, value <= value[bottom] + (error - error[:, [bottom]]).std(axis=0)]
-        ends.append((high, low))
+        if np.isnan(value).any():  # defined from samples, but not from binned scores
+            return np.full(len(error), np.nan)
+        ends.append(tuple(error[:, _may_be_top(sign * value, error)] for sign in (1, -1)))
     (a_high, a_low), (b_high, b_low) = ends
     up = b_high.max(axis=1) - b_low.min(axis=1) - a_high.min(axis=1) + a_low.max(axis=1)
     down = b_high.min(axis=1) - b_low.max(axis=1) - a_high.max(axis=1) + a_low.min(axis=1)
     return np.asarray(np.maximum(np.abs(up), np.abs(down)))
+
+
+def _may_be_top(value: FloatArray, error: FloatArray) -> BoolArray:
+    """Groups within one standard error of the largest value, that one among them."""
+    top = int(value.argmax())
+    distance = np.ma.masked_invalid(error - error[:, [top]]).std(axis=0).filled(0.0)
+    return np.asarray(value >= value[top] - distance)
 
 
 def fate_of_table(table: TargetTable, run: int, gaps: Mapping[str, Mapping[str, Record]]) -> dict[str, Record]:

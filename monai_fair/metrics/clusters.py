@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.stats import norm, t
 
 from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
 
@@ -93,3 +94,22 @@ def effective_trials(hits: FloatArray, trials: FloatArray, group: IntArray, clus
     subjects = clusters.count(trials > 0)
     worth = np.where((rate > 0) & (rate < 1), total / np.maximum(effect, 1.0), subjects)
     return np.where(total > 0, worth, np.nan)
+
+
+def few_subjects_share(subjects: IntArray, *, confidence: float) -> FloatArray:
+    """Return the share of effective trials to keep because their design effect comes from few subjects.
+
+    The squared ratio of the normal's to Student's quantile, with one degree of freedom less than subjects.
+
+    Args:
+        subjects: with a trial, any shape.
+        confidence: of the interval the trials are for.
+
+    Returns:
+        Values in (0, 1), same shape.
+
+    References:
+        Korn and Graubard, Survey Methodology 1998.
+    """
+    tail = 0.5 + confidence / 2
+    return np.asarray((norm.ppf(tail) / t.ppf(tail, np.maximum(subjects - 1, 1))) ** 2)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
-from monai_fair.metrics.auc import auc_by_group, logit_interval, placements
+from monai_fair.metrics.auc import auc_by_group, auc_degrees, logit_interval, placements
 from monai_fair.metrics.by_group import score_counts
 from monai_fair.metrics.calibration import calibration_influence, error_of_calibrated_scores
-from monai_fair.metrics.clusters import Clusters, effective_trials
+from monai_fair.metrics.clusters import Clusters, effective_trials, few_subjects_share
 from monai_fair.metrics.definitions import METRICS, Metric
 from monai_fair.metrics.intervals import mean_of_rates_interval, student_interval, wilson_interval
 from monai_fair.metrics.rates import (
@@ -22,12 +22,13 @@ from monai_fair.metrics.rates import (
     sample_parts,
 )
 
-WILSON, DELONG, MOVER, SANDWICH, RESAMPLED = (
+WILSON, DELONG, MOVER, SANDWICH, RESAMPLED, RESAMPLED_LOGIT = (
     "Wilson",
     "DeLong on the logit scale",
     "of TPR and TNR together",
     "sandwich",
     "resampling of subjects",
+    "resampling of subjects, on the logit scale",
 )
 _NO_ECE_INTERVAL = "it is above its true value by an amount that depends on n; compare it with what chance gives"
 
@@ -90,7 +91,7 @@ class Estimates:
     def with_interval(self, low: FloatArray, high: FloatArray) -> "Estimates":
         """Return the same estimates with the ends of a resampled interval where a group may have one."""
         kept = np.array([not reason for reason in self.interval_reasons])
-        lost = "too few resamples define it"
+        lost = "too few resamples define it, or it is exactly 0 or 1"
         said = tuple(
             reason or (lost if np.isnan(end) else "") for reason, end in zip(self.interval_reasons, low, strict=True)
         )
@@ -183,7 +184,7 @@ def _prediction_estimates(run: GroupedRun, predictions: BoolArray) -> dict[str, 
     found["balanced_accuracy"] = _with_classes(
         run, METRICS["balanced_accuracy"], values, both, mean_of_rates_interval(tpr, tnr), MOVER
     )
-    found["f1"] = _with_classes(run, METRICS["f1"], f1_score(counts), both, None, RESAMPLED)
+    found["f1"] = _with_classes(run, METRICS["f1"], f1_score(counts), both, None, RESAMPLED_LOGIT)
     return found
 
 
@@ -192,6 +193,7 @@ def _worth(run: GroupedRun, name: RateName, predictions: BoolArray) -> FloatArra
     parts = [sample_parts(name, run.y, row) for row in predictions]
     worth = [
         effective_trials(hits.astype(np.float64), trials.astype(np.float64), run.group, run.clusters)
+        * few_subjects_share(run.clusters.count(trials), confidence=run.confidence)
         for hits, trials in parts
     ]
     return np.asarray(np.mean(worth, axis=0))
@@ -223,9 +225,8 @@ def _score_estimates(run: GroupedRun) -> dict[str, Estimates]:
         interval = None
         if name in influence:
             interval = _sandwich(run, values[name].mean(axis=0), influence[name])
-        found[name] = _with_classes(
-            run, METRICS[name], values[name], both, interval, SANDWICH if interval else RESAMPLED
-        )
+        method = SANDWICH if interval else RESAMPLED_LOGIT if name == "average_precision" else RESAMPLED
+        found[name] = _with_classes(run, METRICS[name], values[name], both, interval, method)
     nothing = tuple(reason or _NO_ECE_INTERVAL for reason in found["ece"].reasons)
     found["ece"] = replace(found["ece"], interval_reasons=nothing, method="", by_chance=chance.mean(axis=0))
     return found
@@ -241,9 +242,9 @@ def _auc_estimates(run: GroupedRun, both: Sequence[str]) -> Estimates:
     placed = np.stack([placements(run.y, score, run.group) for score in run.scores])
     values = np.stack([auc_by_group(run.y, row, run.group, run.num_groups, run.clusters)[0] for row in placed])
     mean, error = auc_by_group(run.y, placed.mean(axis=0), run.group, run.num_groups, run.clusters)
-    estimates = _with_classes(
-        run, METRICS["auc"], values, both, logit_interval(mean, error, confidence=run.confidence), DELONG
-    )
+    degrees = auc_degrees(run.y, placed.mean(axis=0), run.group, run.clusters)
+    interval = logit_interval(mean, error, confidence=run.confidence, degrees=degrees)
+    estimates = _with_classes(run, METRICS["auc"], values, both, interval, DELONG)
     exact = "an AUC of exactly 0 or 1 has no DeLong interval"
     said = tuple(
         reason or (exact if np.isnan(end) else "")

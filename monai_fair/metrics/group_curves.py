@@ -5,6 +5,7 @@ import numpy as np
 from monai_fair.metrics.arrays import FloatArray
 from monai_fair.metrics.by_group import score_counts
 from monai_fair.metrics.curves import (
+    CURVE_GRID,
     band,
     calibration_bins,
     calibration_records,
@@ -20,8 +21,9 @@ from monai_fair.metrics.target_table import TargetTable
 def curves_of_groups(table: TargetTable, run: int) -> list[Record | None]:
     """Return ROC, precision-recall, calibration and threshold curves of each group; None without both classes.
 
-    Bands of ROC and precision-recall curves come from resamples, point by point; those of the others are Wilson
-    intervals, in which a subject with several images counts once.
+    Bands of ROC and precision-recall curves come from resamples, point by point, and are nowhere narrower than the
+    Wilson interval of the rate that the point is: where all positives are found, resamples find them all. Those of the
+    others are Wilson intervals, in which a subject with several images counts once.
 
     Args:
         table: of all samples or of one attribute.
@@ -42,6 +44,9 @@ def curves_of_groups(table: TargetTable, run: int) -> list[Record | None]:
     subjects = [table.clusters.count((table.codes >= 0) & chosen) for chosen in (~y, y)]
     everyone, n = table.clusters.count(table.codes >= 0), bins[:, 0].sum(axis=1)
     confidence = table.settings.confidence
+    # Of the cases called positive at a recall, as many are positive as the recall says.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        called = np.fmin(np.maximum(CURVE_GRID * subjects[1][:, None], 1.0) / bands[1][0], everyone[:, None])
     curves: list[Record | None] = []
     for index in range(table.size):
         if not (subjects[0][index] and subjects[1][index]):
@@ -55,8 +60,8 @@ def curves_of_groups(table: TargetTable, run: int) -> list[Record | None]:
         worth_of_one = float(everyone[index] / n[index])
         curves.append(
             {
-                "roc": band(*bands[0][:, index]),
-                "pr": band(*bands[1][:, index]),
+                "roc": band(*_at_least_wilson(bands[0][:, index], subjects[1][index], confidence)),
+                "pr": band(*_at_least_wilson(bands[1][:, index], called[index], confidence)),
                 "sweep": sweep,
                 "calibration": calibration_records(bins[index], worth_of_one, confidence=confidence),
             }
@@ -77,3 +82,13 @@ def _bands(table: TargetTable, run: int, exact: FloatArray) -> list[FloatArray]:
         low, high = (end + shift for end in ends)
         bands.append(np.stack([exact[kind], np.minimum(low, exact[kind]), np.maximum(high, exact[kind])]))
     return bands
+
+
+def _at_least_wilson(
+    curve: FloatArray, trials: FloatArray, confidence: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Widen a band to the Wilson interval of each point; ``curve`` is value, lower and upper end."""
+    value, low, high = curve
+    count = np.broadcast_to(np.where(np.isnan(value), 0, trials), value.shape)
+    ends = wilson_interval(np.nan_to_num(np.clip(value, 0, 1)) * count, count, confidence=confidence)
+    return value, np.fmin(low, ends[0]), np.fmax(high, ends[1])

@@ -9,10 +9,10 @@ import numpy as np
 from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
 from monai_fair.metrics.clusters import Clusters, clusters_of
 from monai_fair.metrics.definitions import Metric
-from monai_fair.metrics.estimates import RESAMPLED, Estimates, GroupedRun, estimate_all, quantities_of
+from monai_fair.metrics.estimates import RESAMPLED, RESAMPLED_LOGIT, Estimates, GroupedRun, estimate_all, quantities_of
 from monai_fair.metrics.groups import Grouping
 from monai_fair.metrics.kinds import kinds_of
-from monai_fair.metrics.resampling import resampled_interval
+from monai_fair.metrics.resampling import resampled_interval, resampled_logit_interval
 from monai_fair.metrics.rules import FittedRule
 from monai_fair.metrics.samples import Samples, canonical_samples
 from monai_fair.metrics.settings import AuditSettings
@@ -190,15 +190,16 @@ def _with_resampled(measured: MeasuredTarget, confidence: float) -> tuple[tuple[
             inside, mended = measured.groups_of(index), dict(found)
             for row, quantity in enumerate(measured.plan.quantities):
                 estimates = found[quantity.key]
-                if estimates.method != RESAMPLED:
+                subjects = measured.subjects_behind(quantity.metric)[inside]
+                resampled = spread.resampled_values[:, row, inside]
+                if estimates.method == RESAMPLED:
+                    low, high = resampled_interval(
+                        estimates.mean, spread.values[row, inside], resampled, subjects, confidence=confidence
+                    )
+                elif estimates.method == RESAMPLED_LOGIT:
+                    low, high = resampled_logit_interval(estimates.mean, resampled, subjects, confidence=confidence)
+                else:
                     continue
-                low, high = resampled_interval(
-                    estimates.mean,
-                    spread.values[row, inside],
-                    spread.resampled_values[:, row, inside],
-                    measured.subjects_behind(quantity.metric)[inside],
-                    confidence=confidence,
-                )
                 mended[quantity.key] = estimates.with_interval(low, high)
             of_groupings.append(mended)
         filled.append(tuple(of_groupings))

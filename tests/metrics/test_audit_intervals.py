@@ -88,9 +88,10 @@ def test_resampled_intervals_lie_where_a_case_bootstrap_lies(simulated: Make, ta
     width = ends[1] - ends[0]
     # 2 % of the width is Monte Carlo error, 3 % the widening and the shift for 77 positives
     assert (cells["brier"]["low"], cells["brier"]["high"]) == pytest.approx(tuple(ends), abs=0.06 * width)
-    for name in ("brier", "average_precision", "f1@0.5"):
+    methods = {"brier": "", "average_precision": ", on the logit scale", "f1@0.5": ", on the logit scale"}
+    for name, scale in methods.items():
         cell = cells[name]
-        assert cell["method"] == "resampling of subjects"
+        assert cell["method"] == f"resampling of subjects{scale}"
         assert cell["low"] < cell["value"] < cell["high"]
 
 

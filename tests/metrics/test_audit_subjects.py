@@ -31,8 +31,9 @@ def compare(once: Any, often: Any, path: tuple[Any, ...] = ()) -> int:
         assert len(once) == len(often), path
         return sum(compare(a, b, (*path, i)) for i, (a, b) in enumerate(zip(once, often, strict=True)))
     if isinstance(once, float) and not math.isnan(once):
-        # weights of resamples are float32
-        assert often == pytest.approx(once, rel=1e-5, abs=1e-5), path
+        # weights of resamples are float32; rates get more length once images repeat, the more the fewer the subjects
+        outwards = {"low": once - often, "high": often - once}.get(str(path[-1]), 0.0)
+        assert outwards > 0 or often == pytest.approx(once, rel=1e-5, abs=1e-5), path
         return 1
     if isinstance(once, str) or once is None:
         # "fewer than 8 positives" becomes "fewer than 8 subjects with a positive"
@@ -41,7 +42,7 @@ def compare(once: Any, often: Any, path: tuple[Any, ...] = ()) -> int:
 
 
 @pytest.mark.parametrize("copies", [2, 3])
-def test_copies_of_images_change_no_interval_and_no_p(copies: int, simulated: Make) -> None:
+def test_copies_of_images_shorten_no_interval_and_change_no_p(copies: int, simulated: Make) -> None:
     runs = {"erm": [simulated(n=300, gap=0.5)], "nir": [simulated(3, n=300)]}
     often = {name: [copied(found[0], copies)] for name, found in runs.items()}
     one, many = (audit(part, ["sex", "site"], **FAST)["targets"][0] for part in (runs, often))
