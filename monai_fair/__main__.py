@@ -96,7 +96,8 @@ def audit(
 
     Args:
         predictions: files (CSV, also gzipped, or Parquet), patterns, or name=pattern; those of one name are seeds.
-        attributes: attributes to compare groups by, such as sex,age_group; their intersections come with them.
+        attributes: attributes to compare groups by, such as sex,age_group; their intersections come with them. A
+            continuous one gets a rule: age:quartiles, age:40/60/80.
         out: folder for report.html, metrics.json and model_card.md.
         columns: the files' own names, such as subject_id=PatientID,label=y_true,score=prob.
         missing: rows without a value: drop (counted, left out for that attribute) or group (a group of their own).

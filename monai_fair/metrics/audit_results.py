@@ -6,10 +6,12 @@ from typing import Any
 
 from monai_fair.data.predictions import Predictions
 from monai_fair.errors import MonaiFairError, raise_problems
+from monai_fair.metrics.binning import with_bins
 from monai_fair.metrics.cases import Cases, RunScores, gather_cases
 from monai_fair.metrics.curves import CURVE_GRID
 from monai_fair.metrics.definitions import METRICS
 from monai_fair.metrics.groups import Grouping, Missing, groupings
+from monai_fair.metrics.macro import macro_averages
 from monai_fair.metrics.records import Record
 from monai_fair.metrics.rules import FittedRule, fit_rule, read_rule
 from monai_fair.metrics.settings import AuditSettings, setting_problems
@@ -65,7 +67,8 @@ def audit(
 
     Args:
         runs: predictions of each seed, by name of run; the first run is the baseline.
-        attributes: columns that define the groups.
+        attributes: columns that define the groups; a continuous one with a rule, such as ``age:quartiles`` or
+            ``age:40/60/80``, see :func:`monai_fair.metrics.binning.with_bins`.
         intersections: whether to add pairs of attributes, and all together.
         missing: ``drop`` leaves cases with an empty cell out of that attribute; ``group`` makes them a group.
         thresholds: rules, such as ``youden``, ``0.5``, ``sensitivity=0.9``, ``min_gap by sex``; see
@@ -79,7 +82,8 @@ def audit(
         confidence: of all intervals.
 
     Returns:
-        ``settings``, ``data``, ``runs``, ``notes``, ``curve_grid``, ``metrics`` and ``targets``; each target has
+        ``settings``, ``data``, ``runs``, ``notes``, ``curve_grid``, ``metrics``, ``targets`` and, for several classes,
+        ``macro`` (means over classes); each target has
         ``thresholds``, ``overall`` and ``tables``, one per attribute and intersection, with ``groups`` and
         ``gaps``. Quantities are named ``auc`` or ``<metric>@<rule>``, such as ``tpr@youden``. Undefined is NaN
         with a ``reason`` beside it.
@@ -101,11 +105,12 @@ def audit(
         confidence,
     )
     raise_problems(MonaiFairError, "audit", setting_problems(settings))
-    cases = gather_cases(runs, settings.attributes, split=split)
+    cases = gather_cases(with_bins(runs, settings.attributes, split=split), settings.attributes, split=split)
     grouped = groupings(cases.table, settings.attributes, intersections=intersections, missing=missing)
     large = [grouping for grouping in grouped if len(grouping.names) > MAX_GROUPS]
     grouped = [grouping for grouping in grouped if len(grouping.names) <= MAX_GROUPS]
     targets = _targets(cases.score_columns)
+    audited = [_audit_target(target, cases, grouped, settings) for target in targets]
     return {
         "settings": asdict(settings),
         "data": {"n": len(cases.table), "n_subjects": int(cases.subjects.max()) + 1},
@@ -114,7 +119,8 @@ def audit(
         "notes": _notes(cases, targets, large),
         "curve_grid": CURVE_GRID.tolist(),
         "metrics": {key: _definition(key) for key in METRICS},
-        "targets": [_audit_target(target, cases, grouped, settings) for target in targets],
+        "targets": audited,
+        "macro": macro_averages(audited, [run.name for run in cases.runs]) if len(targets) > 1 else None,
     }
 
 
@@ -142,7 +148,7 @@ def _notes(cases: Cases, targets: Sequence[_Target], large: Sequence[Grouping]) 
     if len(targets) > 1:
         notes.append(
             f"{len(targets)} classes: each class is audited against the rest, by its own score and thresholds; "
-            "Holm's adjustment is made within each class"
+            "Holm's adjustment is made within each class; means over classes (macro) are in metrics.json"
         )
     for grouping in large:
         notes.append(

@@ -169,7 +169,7 @@ def _level_problems(seed: _Seed, attributes: Sequence[str]) -> list[str]:
         if numeric and len(values) > MAX_NUMERIC_LEVELS:
             problems.append(
                 f"{seed}: expected groups in the attribute '{name}', got {len(values)} different numbers; "
-                f"bin it in the recipe, such as {name}_group, and audit that"
+                f"audit {name}:quartiles, or bins of your own such as {name}:40/60/80"
             )
         elif len(values) > MAX_LEVELS:
             problems.append(

@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from monai_fair.engines.process_group import leave_process_group
 from monai_fair.errors import MonaiFairError
 from monai_fair.handlers import NIRHandler
 from monai_fair.losses import ClassificationLoss, NIRRegularizer, incidence_statistics
@@ -465,7 +466,7 @@ def distributed_work(rank: int, folder: str) -> None:
     engine.run()
     torch.save({"net": network.module.state_dict(), "metrics": engine.state.metrics}, f"{folder}/{rank}.pt")
     dist.barrier()
-    dist.destroy_process_group()
+    leave_process_group(network)
 
 
 def test_two_processes_train_like_one(tmp_path: Path) -> None:

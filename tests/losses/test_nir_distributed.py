@@ -10,6 +10,7 @@ from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from monai_fair.engines.process_group import leave_process_group
 from monai_fair.errors import MonaiFairError
 from monai_fair.losses import NIRLoss, NIRRegularizer
 
@@ -75,9 +76,11 @@ def work(rank: int, folder: str) -> None:
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", store, timeout=timedelta(seconds=60), rank=rank, world_size=2)
     results = {}
+    networks = nn.ModuleList()
     for option in OPTIONS:
         network, images, labels = make()
         ddp = DistributedDataParallel(network)
+        networks.append(ddp)
         results[f"{option} alone"] = run(ddp, images, labels, list(SHARDS[rank]), weight=None, option=option)
         results[f"{option} loss"] = run(ddp, images, labels, list(HALVES[rank]), weight=0.5, option=option)
     local = NIRRegularizer(distributed=False)
@@ -85,7 +88,7 @@ def work(rank: int, folder: str) -> None:
     results["local"] = {"value0": local(y_pred, features).detach()}
     torch.save(results, f"{folder}/{rank}.pt")
     dist.barrier()
-    dist.destroy_process_group()
+    leave_process_group(networks)
 
 
 @pytest.fixture(scope="module")

@@ -139,8 +139,8 @@ def test_a_numeric_attribute_must_be_binned() -> None:
     with pytest.raises(PredictionsError) as caught:
         gather_cases({"a": [numeric(21)]}, ["age"])
     assert str(caught.value) == (
-        "audit: run 'a', seed 1 (n.csv): expected groups in the attribute 'age', got 21 different numbers; bin it in "
-        "the recipe, such as age_group, and audit that"
+        "audit: run 'a', seed 1 (n.csv): expected groups in the attribute 'age', got 21 different numbers; audit "
+        "age:quartiles, or bins of your own such as age:40/60/80"
     )
 
 
