@@ -132,7 +132,7 @@ def spread_of_runs(
             for run, part in zip(runs, parts, strict=True)
         ]
 
-    observed_counts = [_observed(samples, kind) for kind in kinds]
+    observed_counts = [observed(samples, kind) for kind in kinds]
     centres = [run.values(observed_counts[part], plan) for run, part in zip(runs, parts, strict=True)]
 
     def everything(counts: Sequence[FloatArray]) -> list[FloatArray]:
@@ -144,15 +144,15 @@ def spread_of_runs(
         ]
         return found + [run.curves(counts[part], plan) for run, part in zip(runs, parts, strict=True)]
 
-    observed, observed_gaps = ([array[0] for array in f(observed_counts)] for f in (everything, gaps))
+    as_is, observed_gaps = ([array[0] for array in f(observed_counts)] for f in (everything, gaps))
     resampled = resample(samples, kinds, everything, resamples=resamples, seed=seed)
     permuted = permute_groups(samples, kinds, gaps, permutations=permutations, seed=seed + 1)
     many = len(runs)
     return [
         RunSpread(
-            values=observed[index],
+            values=as_is[index],
             gaps=observed_gaps[index],
-            curves=observed[2 * many + index],
+            curves=as_is[2 * many + index],
             resampled_values=resampled[index],
             gap_errors=resampled[many + index],
             resampled_curves=resampled[2 * many + index],
@@ -168,7 +168,8 @@ def shared_seeds(first: RunKinds, later: RunKinds) -> tuple[list[int], list[int]
     return [later.seeds.index(name) for name in names], [first.seeds.index(name) for name in names]
 
 
-def _observed(samples: Samples, kinds: Kinds) -> FloatArray:
+def observed(samples: Samples, kinds: Kinds) -> FloatArray:
+    """Return the counts of kinds of every group as they are, ``(1, G, 2, T)``."""
     code = (samples.cell * 2 + samples.y) * kinds.count + kinds.index
     counts = np.bincount(code, minlength=samples.num_cells * 2 * kinds.count).astype(np.float64)
     return kind_counts(samples, kinds, counts)
@@ -230,17 +231,17 @@ def swap_of_runs(
 
     before, after = [], []
     for pair in pairs:
-        counts = [_observed(samples, kinds) for kinds in (pair.first, pair.later)]
+        counts = [observed(samples, kinds) for kinds in (pair.first, pair.later)]
         none = [np.zeros_like(count) for count in counts]
         before.append(pair.ordered(counts[0], none[1]))
         after.append(pair.ordered(none[0], counts[1]))
-    observed = measure(before, after)[0]
+    change = measure(before, after)[0]
     swapped = swap_runs(samples, pairs, measure, permutations=permutations, seed=seed)
     size = len(plan.quantities) * samples.num_groups
     shapes = (len(plan.quantities), samples.num_groups), (len(plan.gap_keys), plan.starts.size)
     return RunSwap(
-        observed[:size].reshape(shapes[0]),
-        observed[size:].reshape(shapes[1]),
+        change[:size].reshape(shapes[0]),
+        change[size:].reshape(shapes[1]),
         swapped[:, :size].reshape(-1, *shapes[0]),
         swapped[:, size:].reshape(-1, *shapes[1]),
     )
