@@ -123,7 +123,7 @@ def test_a_validation_split_of_one_class_is_an_error_that_says_so(bundle: Any, t
         bundle.train(tmp_path / "run", manifest=str(tmp_path / "m.csv"))
     assert str(_root_cause(caught.value)) == (
         "validation metric 'val_auc': expected a number, got nan; it is undefined when the validation split holds a "
-        "single class, so check the manifest's splits"
+        "single class or no group has enough cases (the log names them), so check the manifest's splits"
     )
     assert not (tmp_path / "run" / "model.pt").exists()
 
