@@ -162,10 +162,10 @@ def spread_of_runs(
     ]
 
 
-def shared_seeds(first: RunKinds, later: RunKinds) -> tuple[list[int], list[int]]:
-    """Return the positions of the seeds that both runs have, in the later and in the first one."""
-    names = [name for name in first.seeds if name in later.seeds]
-    return [later.seeds.index(name) for name in names], [first.seeds.index(name) for name in names]
+def shared_seeds(first: Sequence[str], later: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the positions of the seeds that two runs share, in the later and in the first one."""
+    names = [name for name in first if name in later]
+    return [later.index(name) for name in names], [first.index(name) for name in names]
 
 
 def observed(samples: Samples, kinds: Kinds) -> FloatArray:
@@ -208,7 +208,10 @@ def swap_of_runs(
     Returns:
         The differences.
     """
-    pairs = [PairedKinds(first.kinds[b], later.kinds[a]) for a, b in zip(*shared_seeds(first, later), strict=True)]
+    pairs = [
+        PairedKinds(first.kinds[b], later.kinds[a])
+        for a, b in zip(*shared_seeds(first.seeds, later.seeds), strict=True)
+    ]
     if not pairs:
         return None
     counted = first.counted & later.counted

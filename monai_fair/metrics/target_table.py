@@ -12,6 +12,7 @@ from monai_fair.metrics.estimates import Estimates
 from monai_fair.metrics.groups import Grouping
 from monai_fair.metrics.resampling import range_margin
 from monai_fair.metrics.settings import AuditSettings
+from monai_fair.metrics.spread import shared_seeds
 from monai_fair.metrics.target_audit import MeasuredTarget
 
 
@@ -64,9 +65,7 @@ class TargetTable:
 
     def shared(self, run: int) -> tuple[list[int], list[int]]:
         """Return the positions of the seeds that ``run`` shares with the first run, in it and in the first."""
-        first, later = self.target.runs[0].seeds, self.target.runs[run].seeds
-        names = [name for name in first if name in later]
-        return [later.index(name) for name in names], [first.index(name) for name in names]
+        return shared_seeds(self.target.runs[0].seeds, self.target.runs[run].seeds)
 
     def counted_subjects(self, run: int, key: str) -> FloatArray:
         """Return the subjects behind a quantity in each group that takes part in its gap, NaN in the others."""
