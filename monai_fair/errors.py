@@ -35,6 +35,14 @@ class ImageFileError(MonaiFairError):
     """One or more image files cannot be read."""
 
 
+class GeometryError(MonaiFairError):
+    """A volume, grid or displacement field cannot be used, or does not fit another."""
+
+
+class RegistrationError(MonaiFairError):
+    """A cohort or a subject cannot be registered."""
+
+
 def raise_problems(
     error: type[MonaiFairError], source: object, problems: Sequence[str] | Iterable[str], *, limit: int = 50
 ) -> None:

@@ -1,4 +1,7 @@
-"""Manifests, recipes, splits and predictions: the files that stages talk through."""
+"""Manifests, recipes, splits, predictions, volumes and displacement fields: the files that stages talk through."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from monai_fair.data.artifacts import sha256
 from monai_fair.data.builder import BuiltManifest, build_manifest, write_manifest
@@ -10,28 +13,63 @@ from monai_fair.data.recipes import Recipe, read_recipe
 from monai_fair.data.splits import read_split, split_by_subject, write_split
 from monai_fair.data.weights import class_weights
 
+if TYPE_CHECKING:
+    from monai_fair.data.displacements import (
+        read_displacement,
+        read_itk_transform,
+        write_displacement,
+        write_itk_transform,
+    )
+    from monai_fair.data.volumes import Volume, read_labels, read_volume, write_volume
+
 __all__ = [
     "BuiltManifest",
     "ImageCheck",
     "Manifest",
     "Predictions",
     "Recipe",
+    "Volume",
     "build_manifest",
     "check_images",
     "check_manifest",
     "class_weights",
     "cross_tables",
     "load_datalist",
+    "read_displacement",
+    "read_itk_transform",
+    "read_labels",
     "read_manifest",
     "read_predictions",
     "read_recipe",
     "read_split",
+    "read_volume",
     "recorded_num_classes",
     "score_names",
     "sha256",
     "small_cells",
     "split_by_subject",
+    "write_displacement",
+    "write_itk_transform",
     "write_manifest",
     "write_predictions",
     "write_split",
+    "write_volume",
 ]
+
+_ON_GRIDS = {
+    "Volume": "volumes",
+    "read_displacement": "displacements",
+    "read_itk_transform": "displacements",
+    "read_labels": "volumes",
+    "read_volume": "volumes",
+    "write_displacement": "displacements",
+    "write_itk_transform": "displacements",
+    "write_volume": "volumes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what lies on grids, and so needs torch, only when it is asked for: tables are read without it."""
+    if name in _ON_GRIDS:
+        return getattr(importlib.import_module(f"monai_fair.data.{_ON_GRIDS[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
