@@ -208,9 +208,10 @@ def _cross_table(cells: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run a verb; an error of the data or the options is one message and exit status 2, without a traceback."""
-    from monai_fair.simulation import simulate_skin_from_options
+    from monai_fair.simulation import simulate_brain_from_options, simulate_skin_from_options
 
-    verbs = {"simulate": {"skin": simulate_skin_from_options}, "manifest": manifest, "check": check}
+    simulate = {"skin": simulate_skin_from_options, "brain": simulate_brain_from_options}
+    verbs = {"simulate": simulate, "manifest": manifest, "check": check}
     verbs |= {"thresholds": thresholds, "audit": audit}
     try:
         fire.Fire(verbs, name="monai_fair")
