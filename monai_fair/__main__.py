@@ -21,7 +21,8 @@ def manifest(
     """Build manifest.csv from a dataset's own files.
 
     Args:
-        recipe: name of a recipe in data_manifests (ham10000, harvard_gdp, harvard_gf) or path of a YAML file.
+        recipe: name of a recipe in data_manifests (ham10000, harvard_gdp, harvard_gf, bids, oasis1, oasis2, oasis3, ixi,
+            adni, openbhb) or path of a YAML file.
         root: the dataset's folder.
         out: the CSV file to write; how it was made stands in a JSON file of the same name beside it.
         split: a CSV with subject_id and split to use instead of the recipe's own split.
@@ -37,6 +38,8 @@ def manifest(
     print(f"{record['recipe']}: {record['n']} images of {record['n_subjects']} subjects, {dropped} rows dropped")
     print("images (prevalence) per group and split:")
     print(_cross_table(record["cross_tables"]))
+    for note in record["notes"]:
+        print(f"note: {note}")
     for warning in record["warnings"]:
         print(f"warning: under 10 of a class: {warning}")
     print(f"record: {path.with_suffix('.json')}")
@@ -178,6 +181,70 @@ def thresholds(
     return str(path)
 
 
+def prepare(
+    root: str,
+    out: str,
+    manifest: str = "",
+    recipe: str = "",
+    template: str = "",
+    template_mask: str = "",
+    spacing: float = 2.0,
+    shape: str | Sequence[int] = (80, 96, 80),
+    masks: str = "",
+    skull_stripped: bool = False,
+    orientation: str = "",
+    n4: bool = True,
+    keep_scale: bool = False,
+    keep_background: bool = False,
+    interpolation: str = "linear",
+    workers: int | None = None,
+    ray: str | None = None,
+) -> str:
+    """Bring brain scans to a template's grid (N4, affine, intensities); ends with the path of preparation.html.
+
+    Args:
+        root: data root that the image paths start from.
+        out: folder to write to; a folder of the same options is completed.
+        manifest: the scans' manifest.csv.
+        recipe: instead of a manifest: a recipe that builds one from root, in OUT_source_manifest.csv beside out.
+        template: NIfTI file to register to; by default the MNI152 brain at --spacing and --shape.
+        template_mask: brain mask of --template; by default its foreground.
+        spacing: millimetres between the voxels of the output.
+        shape: voxels along right, anterior, superior, such as 80,96,80.
+        masks: brain masks of the scans under root, such as masks/{subject_id}.nii.gz.
+        skull_stripped: the scans are brains on a background of exactly 0.
+        orientation: of files that do not say it, such as ASL for the Analyze files of OASIS-1.
+        n4: correct the scanner's shading.
+        keep_scale: leave the size of the brain as it is; by default it is scaled to the template's.
+        keep_background: keep what lies outside the brain mask.
+        interpolation: linear or bspline.
+        workers: processes; by default one per core.
+        ray: local, or the address of a Ray cluster.
+    """
+    from monai_fair.preparation import PreparationOptions, prepare_cohort, source_manifest
+    from monai_fair.report.preparation import write_preparation_pages
+
+    options = PreparationOptions(
+        spacing_mm=spacing,
+        shape=tuple(int(size) if size.isdecimal() else size for size in _names(shape)),  # type: ignore[misc]
+        template=template,
+        template_mask=template_mask,
+        masks=masks,
+        skull_stripped=skull_stripped,
+        orientation=orientation,
+        n4=n4,
+        keep_scale=keep_scale,
+        keep_background=keep_background,
+        interpolation=interpolation,
+    )
+    source = source_manifest(manifest, recipe, root, out)
+    done = prepare_cohort(source, root, out, options=options, workers=workers, ray_address=ray)
+    print(f"{done.n_prepared} scans prepared, {len(done.failed)} failed")
+    for reason in done.failed:
+        print(f"failed: {reason}")
+    return str(write_preparation_pages(out, workers=workers, ray_address=ray)[0])
+
+
 def _pairs(name: str, options: str | Sequence[str] | dict[str, str]) -> dict[str, str]:
     if isinstance(options, dict):
         return {str(left): str(right) for left, right in options.items()}
@@ -187,7 +254,7 @@ def _pairs(name: str, options: str | Sequence[str] | dict[str, str]) -> dict[str
     return {left.strip(): right.strip() for left, right in pairs}
 
 
-def _names(value: str | Sequence[str]) -> list[str]:
+def _names(value: str | Sequence[object]) -> list[str]:
     # fire has already made a tuple of a,b and a number of 5
     listed = value if isinstance(value, list | tuple) else str(value).split(",")
     return [str(name).strip() for name in listed]
@@ -212,7 +279,7 @@ def main() -> None:
 
     simulate = {"skin": simulate_skin_from_options, "brain": simulate_brain_from_options}
     verbs = {"simulate": simulate, "manifest": manifest, "check": check}
-    verbs |= {"thresholds": thresholds, "audit": audit}
+    verbs |= {"prepare": prepare, "thresholds": thresholds, "audit": audit}
     try:
         fire.Fire(verbs, name="monai_fair")
     except MonaiFairError as error:

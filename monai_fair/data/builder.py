@@ -8,11 +8,13 @@ from typing import Any
 import pandas as pd
 
 from monai_fair.data.artifacts import fingerprint, sha256, write_json
+from monai_fair.data.columns import inputs_of, pattern_columns
 from monai_fair.data.crosstables import cross_tables, small_cells
 from monai_fair.data.derivations import Derived, derive
+from monai_fair.data.gathering import Gathered, gather_rows
 from monai_fair.data.manifest import check_manifest
 from monai_fair.data.recipes import Recipe, read_recipe
-from monai_fair.data.sources import locate_images, pattern_columns, read_source
+from monai_fair.data.sources import locate_images
 from monai_fair.data.splits import read_split, split_by_subject
 from monai_fair.data.tables import write_table
 from monai_fair.errors import ManifestError, RecipeError, SplitError, raise_problems
@@ -24,7 +26,8 @@ class BuiltManifest:
 
     Attributes:
         table: the manifest, every column as text.
-        record: recipe, options, derivations, dropped rows, split, cross-tables and warnings; JSON-like.
+        record: recipe, options, files read and notes on them, derivations, dropped rows, split, cross-tables and
+            warnings; JSON-like.
     """
 
     table: pd.DataFrame
@@ -58,17 +61,20 @@ def build_manifest(
     """
     chosen = read_recipe(recipe, options)
     content, folder = chosen.content, Path(root)
-    rows, sources = read_source(content["source"], folder)
-    _need_columns(rows, chosen)
+    gathered = gather_rows(content, folder, chosen.source)
+    rows = gathered.rows
+    _need_columns(gathered, chosen)
     derived = {name: derive(rows[rule["column"]], name, rule) for name, rule in _rules(content).items()}
     raise_problems(RecipeError, folder, [problem for result in derived.values() for problem in result.problems])
 
-    dropped = _drop_reasons(derived)
+    dropped = _later_scans(_drop_reasons(derived), rows, content)
     table = _identity(rows, content).assign(**{name: result.values for name, result in derived.items()})
     table, kept = table[dropped == ""], rows[dropped == ""]
+    gone = _without_image(gathered, content) + _drop_record(dropped, _identity(rows, content))
     if not len(table):
-        raise RecipeError(f"{chosen.source} on {folder}: every row is dropped: {dropped.value_counts().to_dict()}")
-    table.insert(1, "image", locate_images(content["image"], kept, folder))
+        reasons = {entry["reason"]: entry["n"] for entry in gone}
+        raise RecipeError(f"{chosen.source} on {folder}: every row is dropped: {reasons}")
+    table.insert(1, "image", _images(gathered, kept, content, folder))
     parts = _split(table, kept, content, split, seed)
     table.insert(list(table).index("label") + 1, "split", parts)
     table = table.reset_index(drop=True)
@@ -82,10 +88,11 @@ def build_manifest(
         "recipe_file": chosen.source,
         "recipe_hash": fingerprint(content),
         "options": chosen.options,
-        "sources": sources,
+        "sources": gathered.sources,
+        "notes": gathered.notes,
         "num_classes": len(groups),
         "derivations": {name: result.record for name, result in derived.items()},
-        "dropped": _drop_record(dropped, _identity(rows, content)),
+        "dropped": gone,
         "split": _split_record(content, split, seed),
         "n": len(table),
         "n_subjects": int(table["subject_id"].nunique()),
@@ -115,23 +122,43 @@ def _rules(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {"label": content["label"], **content["attributes"]}
 
 
-def _need_columns(rows: pd.DataFrame, recipe: Recipe) -> None:
+def _need_columns(gathered: Gathered, recipe: Recipe) -> None:
     """Name every column the recipe reads and the dataset lacks."""
-    content = recipe.content
+    content, rows = recipe.content, gathered.rows
     split = content["split"]
     wanted = {
         content["subject_id"]: "subject_id",
         **({content["image_id"]: "image_id"} if "image_id" in content else {}),
+        **({content["first_by"]: "first_by"} if "first_by" in content else {}),
     }
-    wanted |= dict.fromkeys(pattern_columns(content["image"]["file"]), "image")
+    wanted |= dict.fromkeys(pattern_columns(content["image"].get("file", "")), "image")
     wanted |= {rule["column"]: name for name, rule in _rules(content).items()}
     wanted |= {split["column"]: "split"} if "column" in split else {}
+    wanted |= {need: f"column '{name}'" for name, made in gathered.waiting.items() for need in inputs_of(made)}
     found = ", ".join(map(str, rows.columns))
     raise_problems(
         RecipeError,
         recipe.source,
-        [f"expected a column '{name}' (for {use}), found {found}" for name, use in wanted.items() if name not in rows],
+        [
+            f"expected a column '{name}' (for {use}), found {found}"
+            for name, use in wanted.items()
+            if name not in rows and name not in gathered.waiting
+        ],
     )
+
+
+def _images(gathered: Gathered, kept: pd.DataFrame, content: Mapping[str, Any], root: Path) -> pd.Series:
+    """Return the image of every kept row; an image of a row that is dropped may be missing."""
+    if gathered.found is None:
+        return locate_images(content["image"], kept, root)
+    problems = gathered.found.problems[kept.index]
+    subjects = kept[content["subject_id"]]
+    raise_problems(
+        RecipeError,
+        root,
+        [f"subject '{subjects[row]}': {problem}" for row, problem in problems[problems != ""].items()],
+    )
+    return gathered.found.images[kept.index]
 
 
 def _identity(rows: pd.DataFrame, content: Mapping[str, Any]) -> pd.DataFrame:
@@ -147,6 +174,28 @@ def _drop_reasons(derived: Mapping[str, Derived]) -> pd.Series:
     reasons = pd.concat([result.drop_reason for result in derived.values()], axis=1)
     joined = ["; ".join(filter(None, row)) for row in reasons.itertuples(index=False)]
     return pd.Series(joined, index=reasons.index)
+
+
+def _later_scans(dropped: pd.Series, rows: pd.DataFrame, content: Mapping[str, Any]) -> pd.Series:
+    """Drop all but the first scan of every subject, among the rows that are kept so far, if the recipe asks for it."""
+    if "first_by" not in content:
+        return dropped
+    name = content["first_by"]
+    kept = rows[dropped == ""]
+    order = pd.to_numeric(kept[name], errors="coerce")
+    bad = kept.loc[order.isna() & (kept[name].str.strip() != ""), name].value_counts()
+    problems = [f"first_by: expected numbers in '{name}', got {text!r} in {n} rows" for text, n in bad.items()]
+    raise_problems(RecipeError, content["name"], problems)
+    in_order = kept.loc[order.sort_values(kind="stable").index]
+    later = in_order.index[in_order[content["subject_id"]].duplicated()]
+    return dropped.mask(dropped.index.isin(later), f"a later scan of the subject, by '{name}'")
+
+
+def _without_image(gathered: Gathered, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = gathered.without_image
+    if not len(rows):
+        return []
+    return [{"reason": "no image", "n": len(rows), "subject_id": rows[content["subject_id"]].tolist()}]
 
 
 def _drop_record(dropped: pd.Series, identity: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 RULES = ("groups", "bins", "number", "text")
+_CAPPED = r"[0-9]+(?:\.[0-9]+)?\+"
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ def derive(column: pd.Series, name: str, rule: Mapping[str, Any]) -> Derived:
         name: the name of the label or attribute to make.
         rule: exactly one of ``groups`` (name to list of codes), ``bins`` (``edges``, ``equal`` and optionally
             ``names``), ``number`` (``min``, ``max``) and ``text`` (true); optionally ``missing`` (codes that
-            mean missing, by default the empty cell), ``drop`` (codes whose rows leave the manifest) and
-            ``if_missing`` (``keep`` or ``drop``).
+            mean missing, by default the empty cell), ``drop`` (codes whose rows leave the manifest),
+            ``if_missing`` (``keep`` or ``drop``) and ``capped`` (true: ``89+`` counts as 89; in bins it has to lie
+            above every edge).
 
     Returns:
         Values, dropped rows, the record, and problems (unknown codes, numbers out of range).
@@ -51,7 +53,10 @@ def derive(column: pd.Series, name: str, rule: Mapping[str, Any]) -> Derived:
     is_dropped = codes.isin([str(code) for code in rule.get("drop", [])])
     kind = next(kind for kind in RULES if kind in rule)
     known = codes[~is_missing & ~is_dropped]
-    values, problems = _APPLY[kind](known, rule[kind])
+    capped = known.str.fullmatch(_CAPPED) & bool(rule.get("capped", False))
+    plain = known.mask(capped, known.str.rstrip("+"))
+    values, problems = _APPLY[kind](plain, rule[kind])
+    problems += _unplaced(known[capped], rule.get("bins"))
     full = values.reindex(column.index, fill_value="")
     reason = pd.Series("", index=column.index)
     if rule.get("if_missing", "keep") == "drop":
@@ -64,9 +69,22 @@ def derive(column: pd.Series, name: str, rule: Mapping[str, Any]) -> Derived:
         "if_missing": rule.get("if_missing", "keep"),
         "missing": int(is_missing.sum()),
         "dropped": int((reason != "").sum()),
+        **({"capped": int(capped.sum())} if rule.get("capped") else {}),
     }
     where = f"{name} (column '{column.name}')"
     return Derived(full, reason, record, [f"{where}: {problem}" for problem in problems])
+
+
+def _unplaced(capped: pd.Series, bins: Mapping[str, Any] | None) -> list[str]:
+    """Say which values such as ``89+`` may lie on either side of an edge."""
+    if bins is None:
+        return []
+    top, lowest = float(bins["edges"][-1]), pd.to_numeric(capped.str.rstrip("+"))
+    below = capped[lowest <= top if bins.get("equal") == "below" else lowest < top].value_counts()
+    return [
+        f"{code!r} in {count} rows may lie on either side of {top:g}; choose lower edges"
+        for code, count in below.items()
+    ]
 
 
 def _groups(codes: pd.Series, groups: Mapping[str, Sequence[Any]]) -> tuple[pd.Series, list[str]]:

@@ -100,7 +100,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _reader(path: Path) -> Callable[[Path, bool], str]:
-    if path.name.endswith((".nii", ".nii.gz")):
+    if path.name.endswith((".nii", ".nii.gz", ".img", ".hdr")):
         return _look_at_nifti
     return _look_at_numpy if path.suffix in {".npy", ".npz"} else _look_at_picture
 

@@ -1,6 +1,5 @@
 """Where a recipe's rows come from: a table, or one ``.npz`` file per image; and where its images lie."""
 
-import string
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,22 +10,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_fair.data.artifacts import sha256
-from monai_fair.data.tables import read_table
+from monai_fair.data.named_tables import names_of, read_named_table
 from monai_fair.errors import ImageFileError, RecipeError, raise_problems
 
 
-def read_source(source: Mapping[str, Any], root: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+def read_source(source: Mapping[str, Any], root: Path) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
     """Read the rows of a dataset as text.
 
     Args:
-        source: ``table``: file names to try, in order (``.tab`` and ``.tsv`` files have tabs); or ``npz``: glob
-            patterns under the root, with ``columns``, the scalar arrays of each file to read.
+        source: ``table``: file names to try, in order, see :func:`monai_fair.data.named_tables.read_named_table`; or
+            ``npz``: glob patterns under the root, with ``columns``, the scalar arrays of each file to read.
         root: the dataset's folder.
 
     Returns:
-        The rows, and a record of the files read. Rows from ``.npz`` files have three more columns: ``file``
-        (path under the root), ``stem`` (its name without suffix) and ``folder`` (name of its folder).
+        The rows, a record of the files read, and notes on repeated rows. Rows from ``.npz`` files have three more
+        columns: ``file`` (path under the root), ``stem`` (its name without suffix) and ``folder`` (name of its folder).
 
     Raises:
         RecipeError: if no file is found, or an array is missing or not a scalar.
@@ -35,21 +33,10 @@ def read_source(source: Mapping[str, Any], root: Path) -> tuple[pd.DataFrame, di
     if not root.is_dir():
         raise RecipeError(f"{root}: expected the dataset's folder, found none; check --root")
     if "table" in source:
-        return _read_table(_names(source["table"]), root)
-    return _read_npz(_names(source["npz"]), source["columns"], root)
-
-
-def _names(value: str | Sequence[str]) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _read_table(names: list[str], root: Path) -> tuple[pd.DataFrame, dict[str, str]]:
-    path = next((root / name for name in names if (root / name).is_file()), None)
-    if path is None:
-        raise RecipeError(f"{root}: expected the metadata file {' or '.join(names)}, found none; check --root")
-    separator = "\t" if path.suffix in {".tab", ".tsv"} else ","
-    rows = read_table(path, RecipeError, separator)
-    return rows, {path.relative_to(root).as_posix(): sha256(path)}
+        table = read_named_table(source, root)
+        return table.rows, {table.name: table.sha256}, list(table.notes)
+    rows, record = _read_npz(names_of(source["npz"]), source["columns"], root)
+    return rows, record, []
 
 
 def _read_npz(patterns: list[str], columns: Sequence[str], root: Path) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -93,11 +80,6 @@ def _text(value: np.ndarray) -> str:
     if isinstance(item, float):
         return "" if np.isnan(item) else f"{item:.10g}"
     return str(int(item)) if isinstance(item, bool) else str(item)
-
-
-def pattern_columns(pattern: str) -> list[str]:
-    """Return the columns that a file pattern such as ``{image_id}.jpg`` is filled from."""
-    return [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
 
 
 def locate_images(image: Mapping[str, Any], rows: pd.DataFrame, root: Path) -> pd.Series:

@@ -48,18 +48,20 @@ def test_the_recipe_of_these_tests_is_good(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in recipe_folder().glob("*.yaml")))
 def test_every_choice_of_every_stored_recipe_can_be_read(name: str) -> None:
-    options = read_recipe(name).content.get("options", {})
+    needed = {"bids": {"positive": "AD", "negative": "CN"}}.get(name, {})
+    options = read_recipe(name, needed).content.get("options", {})
     assert options
     for option, described in options.items():
-        for choice in described["choices"]:
-            assert read_recipe(name, {option: choice}).options[option] == str(choice)
+        for choice in described.get("choices", []):
+            assert read_recipe(name, {**needed, option: choice}).options[option] == str(choice)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(RecipeError) as caught:
         read_recipe("ham1000")
     assert str(caught.value) == (
-        "expected the name of a recipe (ham10000, harvard_gdp, harvard_gf) or a .yaml file, got 'ham1000'"
+        "expected the name of a recipe (adni, bids, ham10000, harvard_gdp, harvard_gf, ixi, oasis1, oasis2, oasis3, "
+        "openbhb) or a .yaml file, got 'ham1000'"
     )
 
 
@@ -113,13 +115,13 @@ def test_all_problems_of_a_recipe_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, content)
     keys = (
         "name, reference, licence, source, subject_id, image, label, attributes, split, "
-        "notes, image_id, stratify, options"
+        "notes, image_id, columns, join, first_by, stratify, options"
     )
     expected = [
         "key 'licence': expected, found none",
         f"key 'colour': not a key of a recipe ({keys})",
         "source: expected exactly one of 'table' and 'npz'",
-        "image: expected a mapping with 'file', a pattern such as '{image_id}.jpg'",
+        "image: expected a mapping with 'file', a pattern such as '{image_id}.jpg', or with 'glob' and 'match'",
         "label: expected the rule 'groups', from class index to codes",
         "label: bins: equal: expected 'above' or 'below', got 'never'",
         "attribute 'split': a manifest needs this name for itself",
@@ -145,7 +147,8 @@ def test_all_problems_of_a_recipe_at_once(tmp_path: Path) -> None:
         ({"options": ["a"]}, "options: expected a mapping from name to option, got list"),
         (
             {"options": {"a": {"choices": {"x": {}}}}},
-            "option 'a': expected a mapping with 'default' and 'choices' (choice to its changes)",
+            "option 'a': expected a mapping with 'default' and 'choices' (choice to its changes), "
+            "or with 'value' (text, list, number)",
         ),
         ({"attributes": ["sex"]}, "attributes: expected a mapping from name to rule, got list"),
         ({"label": "dx"}, "label: expected a mapping with 'column'"),

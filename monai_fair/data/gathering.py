@@ -1,0 +1,82 @@
+"""All that a recipe reads before its rules apply: the table, the images it finds, joined tables and made columns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from monai_fair.data.columns import make_columns
+from monai_fair.data.found_images import FoundImages, find_images
+from monai_fair.data.joins import join_table
+from monai_fair.data.sources import read_source
+from monai_fair.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The rows a recipe's rules read.
+
+    Attributes:
+        rows: every column of text; one row per image.
+        found: the images found by pattern, row by row; ``None`` when the recipe names them by their columns.
+        sources: file to its SHA-256, or pattern to the number of files.
+        notes: what was seen on the way, one sentence each.
+        waiting: columns that could not be made, because they need columns that are not there.
+        without_image: rows left out because they have no image.
+    """
+
+    rows: pd.DataFrame
+    found: FoundImages | None
+    sources: dict[str, str]
+    notes: list[str]
+    waiting: dict[str, Mapping[str, Any]]
+    without_image: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def gather_rows(content: Mapping[str, Any], root: Path, source: object) -> Gathered:
+    """Read the dataset's table, find its images, join its other tables, and make columns as soon as they can be.
+
+    Args:
+        content: a checked recipe.
+        root: the dataset's folder.
+        source: the recipe's file, for messages.
+
+    Returns:
+        The rows, and what is to be recorded of them.
+
+    Raises:
+        RecipeError: if files or columns are missing, or values do not fit.
+        ImageFileError: if an ``.npz`` file of the source cannot be read.
+    """
+    rows, sources, notes = read_source(content["source"], root)
+    rows, waiting = make_columns(rows, content.get("columns", {}), source)
+    found, without = None, pd.DataFrame()
+    if "glob" in content["image"]:
+        found = find_images(content["image"], rows, root)
+        notes += found.notes
+        rows, waiting = make_columns(found.rows, waiting, source)
+        if content["image"].get("if_missing", "error") == "drop":
+            there = found.images != ""
+            rows, without = rows[there].reset_index(drop=True), rows[~there]
+            _check_subjects(without, content["subject_id"], source)
+            found = replace(found, images=_kept(found.images, there), problems=_kept(found.problems, there))
+    for spec in (content.get("join") or {}).values():
+        rows, table, note = join_table(rows, spec, root, source)
+        rows, waiting = make_columns(rows, waiting, source)
+        sources[table.name] = table.sha256
+        notes += [*table.notes, note]
+    return Gathered(rows, found, sources, notes, waiting, without)
+
+
+def _check_subjects(without: pd.DataFrame, subject: str, source: object) -> None:
+    if len(without) and subject not in without:
+        raise RecipeError(
+            f"{source}: subject_id: expected a column of the first table or of the images' paths, so that subjects "
+            f"without an image can be named; '{subject}' comes later"
+        )
+
+
+def _kept(column: pd.Series, there: pd.Series) -> pd.Series:
+    return column[there].reset_index(drop=True)

@@ -1,0 +1,173 @@
+"""What the keys of a recipe for brain images may say, options with values, and every message about them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monai_fair.data import read_recipe
+from monai_fair.errors import RecipeError
+
+RECIPE = {
+    "name": "Tiny",
+    "reference": "none",
+    "licence": "none",
+    "source": {"table": "rows.csv"},
+    "subject_id": "who",
+    "image": {"glob": "*.png", "match": "(?P<who>[a-z]+)"},
+    "label": {"column": "dx", "groups": {"0": ["well"], "1": ["ill"]}},
+    "attributes": {"sex": {"column": "sex", "groups": {"female": ["f"], "male": ["m"]}}},
+    "split": {"column": "part", "groups": {"train": ["a"], "test": ["b"]}},
+}
+
+
+def write(folder: Path, **changed: Any) -> Path:
+    path = folder / "tiny.yaml"
+    content = {key: value for key, value in {**RECIPE, **changed}.items() if value is not None}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def message(path: Path, options: dict[str, Any] | None = None) -> str:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path, options)
+    return str(caught.value)
+
+
+IMAGE = {"glob": "*", "match": "(?P<who>.)"}
+JOIN = {"table": "b.csv", "keys": {"who": "id"}, "take": ["x"]}
+NEAREST = {"here": "day", "there": "day", "within_days": 3}
+IMAGE_KEYS = "glob, if_missing, match, per, several"
+COLUMN_KINDS = "'to', or 'from' and 'match' (and 'to'), or 'age_at_entry' and 'days'"
+OPTION_KINDS = "'default' and 'choices' (choice to its changes), or with 'value' (text, list, number)"
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (
+            {"glob": "*"},
+            "expected a mapping with 'file', a pattern such as '{image_id}.jpg', or with 'glob' and 'match'",
+        ),
+        ({"file": "{who}.png", "glob": "*"}, "'glob' is not one of file, folders"),
+        ({**IMAGE, "folder": "a"}, f"'folder' is not one of {IMAGE_KEYS}"),
+        ({**IMAGE, "match": "(?P<a>"}, "match: expected a regular expression with named groups, got '(?P<a>'"),
+        ({**IMAGE, "match": "(who)"}, "match: expected a regular expression with named groups, got '(who)'"),
+        ({**IMAGE, "per": ["run"]}, "per: 'run' is not a named group of 'match'"),
+        ({**IMAGE, "per": "run"}, "per: expected a list of named groups, got 'run'"),
+        ({**IMAGE, "several": "any"}, "several: expected one of error, first, last, got 'any'"),
+        ({**IMAGE, "if_missing": "keep"}, "if_missing: expected one of error, drop, got 'keep'"),
+    ],
+)
+def test_a_malformed_image_ends_in_a_message(tmp_path: Path, image: dict[str, Any], expected: str) -> None:
+    path = write(tmp_path, image=image)
+    assert message(path) == f"{path}: image: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ({"from": "b"}, f"expected {COLUMN_KINDS}"),
+        ({"to": "b", "days": "c"}, f"expected {COLUMN_KINDS}"),
+        ({"from": "b", "match": "*"}, "match: expected a regular expression, got '*': nothing to repeat at position 0"),
+        ({"from": "b", "match": "(.)", "to": "{2}"}, "to: expected the numbers of groups of 'match', got '{2}'"),
+    ],
+)
+def test_a_malformed_column_ends_in_a_message(tmp_path: Path, made: dict[str, Any], expected: str) -> None:
+    path = write(tmp_path, columns={"a": made})
+    assert message(path) == f"{path}: column 'a': {expected}"
+
+
+@pytest.mark.parametrize(
+    ("join", "expected"),
+    [
+        ({**JOIN, "take": []}, "expected 'table', 'keys' (column here to column there) and 'take', a list"),
+        ({**JOIN, "keys": "who"}, "expected 'table', 'keys' (column here to column there) and 'take', a list"),
+        ({**JOIN, "how": "left"}, "'how' is not one of keys, missing, nearest, one_row_per, sheet, table, take"),
+        (
+            {**JOIN, "nearest": {"here": "day"}},
+            "nearest: expected 'here', 'there' (columns) and 'within_days', a whole number",
+        ),
+        (
+            {**JOIN, "nearest": {**NEAREST, "within_days": 0.5}},
+            "nearest: expected 'here', 'there' (columns) and 'within_days', a whole number",
+        ),
+        (
+            {**JOIN, "nearest": NEAREST, "one_row_per": "id"},
+            "expected only one of 'nearest' and 'one_row_per'",
+        ),
+    ],
+)
+def test_a_malformed_join_ends_in_a_message(tmp_path: Path, join: dict[str, Any], expected: str) -> None:
+    path = write(tmp_path, join={"a": join})
+    assert message(path) == f"{path}: join 'a': {expected}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (
+            {"source": {"table": "a.csv", "tabel": "b"}},
+            "source: 'tabel' is not one of missing, one_row_per, sheet, table",
+        ),
+        ({"columns": ["a"]}, "columns: expected a mapping from name to how it is made, got list"),
+        ({"join": ["a"]}, "join: expected a mapping from name to table, got list"),
+        (
+            {"attributes": {"sex": {"column": "sex", "text": True, "capped": True}}},
+            "attribute 'sex': capped: expected 'true', and the rule 'bins' or 'number'",
+        ),
+        ({"options": {"a": {"value": "integer"}}}, f"option 'a': expected a mapping with {OPTION_KINDS}"),
+        ({"options": {"a": {"value": "text", "choices": {}}}}, f"option 'a': expected a mapping with {OPTION_KINDS}"),
+        (
+            {"options": {"a": {"default": "x", "choices": {"x": None}}}, "subject_id": "${a}"},
+            "'${a}' stands for no option with 'value' of this recipe",
+        ),
+        ({"subject_id": "${b}"}, "'${b}' stands for no option with 'value' of this recipe"),
+    ],
+)
+def test_a_malformed_key_ends_in_a_message(tmp_path: Path, changed: dict[str, Any], expected: str) -> None:
+    path = write(tmp_path, **changed)
+    assert message(path) == f"{path}: {expected}"
+
+
+def test_values_stand_where_their_names_stand(tmp_path: Path) -> None:
+    two = {"attributes": {"age": {"bins": {"edges": ["${cut}", 90]}}}}
+    options = {
+        "who": {"value": "text", "default": "id"},
+        "ill": {"value": "list", "default": "AD|MCI"},
+        "cut": {"value": "number", "default": 60},
+        "cuts": {"default": "one", "choices": {"one": None, "two": two}},
+    }
+    path = write(
+        tmp_path,
+        subject_id="${who}",
+        notes="${who} and ${cut}",
+        label={"column": "dx", "groups": {"0": ["well"], "1": ["ill", "${ill}"]}},
+        attributes={"age": {"column": "age", "bins": {"edges": ["${cut}"]}}},
+        options=options,
+    )
+    content = read_recipe(path).content
+    assert (content["subject_id"], content["notes"]) == ("id", "id and 60")
+    assert content["label"]["groups"]["1"] == ["ill", "AD", "MCI"]
+    assert content["attributes"]["age"]["bins"]["edges"] == [60]
+    changed = read_recipe(path, {"who": "name", "ill": "AD", "cut": "62.5", "cuts": "two"})
+    assert changed.content["label"]["groups"]["1"] == ["ill", "AD"]
+    assert changed.content["attributes"]["age"]["bins"]["edges"] == [62.5, 90]
+    assert changed.options == {"who": "name", "ill": "AD", "cut": "62.5", "cuts": "two"}
+    assert changed.content["options"] == options
+
+
+def test_null_in_a_patch_takes_a_key_away(tmp_path: Path) -> None:
+    shares = {"shares": {"train": 0.5, "test": 0.5}}
+    choices = {"own": None, "dealt": {"split": {"column": None, "groups": None, **shares}, "stratify": None}}
+    path = write(tmp_path, stratify=["sex"], options={"split": {"default": "own", "choices": choices}})
+    content = read_recipe(path, {"split": "dealt"}).content
+    assert content["split"] == shares
+    assert "stratify" not in content
+
+
+@pytest.mark.parametrize("text", ["", "inf", "nan", "6o"])
+def test_a_number_is_a_finite_number(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, options={"cut": {"value": "number", "default": 60}})
+    assert message(path, {"cut": text}) == f"{path}: option 'cut': expected a number, got '{text}'"
