@@ -27,6 +27,8 @@ def template_grid(shape: Sequence[int] = (80, 96, 80), spacing_mm: float = 2.0) 
     """
     if not (np.isfinite(spacing_mm) and spacing_mm > 0):
         raise GeometryError(f"template: expected a spacing above 0 mm, got {spacing_mm}; give one such as 2")
+    if len(shape) != 3:
+        raise GeometryError(f"template: expected three sizes, got {tuple(shape)}; give a shape such as 80,96,80")
     centred = Grid.isotropic(shape, spacing_mm)
     affine = centred.affine.copy()
     affine[:3, 3] += MNI152_CENTRE_MM
@@ -83,4 +85,5 @@ def _resample(array: npt.NDArray[np.float32], source: Grid, target: Grid) -> npt
     matrix = source.matrix(Axes.RAS, Axes.VOXEL) @ target.matrix(Axes.VOXEL, Axes.RAS)
     # order 1 with zeros outside: a grid larger than the source is filled with background
     values = ndimage.affine_transform(smooth, matrix[:3, :3], matrix[:3, 3], target.shape, order=1, mode="constant")
-    return np.clip(values, 0.0, 1.0, dtype=np.float32)
+    clipped: npt.NDArray[np.float32] = np.clip(values, 0.0, 1.0).astype(np.float32)
+    return clipped
