@@ -1,5 +1,34 @@
 """Engines: what runs for long, with progress and resume."""
 
+from monai_fair.engines.code_table import CodeTable, read_codes
+from monai_fair.engines.cohort_images import CohortImages
+from monai_fair.engines.cohort_saver import CohortSaver
+from monai_fair.engines.cohort_trainer import CohortTrainer
+from monai_fair.engines.image_match import Level, TemplateMatch
+from monai_fair.engines.registration_evaluator import FitQuality, RegistrationEvaluator
+from monai_fair.engines.registration_files import TemplateSpace, read_template, template_match
+from monai_fair.engines.registration_saver import RegistrationSaver
 from monai_fair.engines.study import BundleStudy
+from monai_fair.engines.subject_fit import Deformations, SubjectFit
+from monai_fair.engines.subject_images import SubjectImages, collate_subjects
 
-__all__ = ["BundleStudy"]
+__all__ = [
+    "BundleStudy",
+    "CodeTable",
+    "CohortImages",
+    "CohortSaver",
+    "CohortTrainer",
+    "Deformations",
+    "FitQuality",
+    "Level",
+    "RegistrationEvaluator",
+    "RegistrationSaver",
+    "SubjectFit",
+    "SubjectImages",
+    "TemplateMatch",
+    "TemplateSpace",
+    "collate_subjects",
+    "read_codes",
+    "read_template",
+    "template_match",
+]

@@ -92,7 +92,7 @@ class TrainingStateSaver:
         path: the file; replaced atomically after every epoch.
         network: the network in training.
         optimizer: its optimiser.
-        evaluator: the validation evaluator, whose best metric is part of the state.
+        evaluator: the validation evaluator, whose best metric is part of the state; ``None`` if there is none.
         settings: what must be equal for a resume, such as seed and learning rate; JSON-like.
         objects: further named objects with ``state_dict`` and ``load_state_dict``, such as a scheduler.
 
@@ -105,7 +105,7 @@ class TrainingStateSaver:
         path: str,
         network: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
-        evaluator: Evaluator,
+        evaluator: Evaluator | None,
         *,
         settings: Mapping[str, Any],
         objects: Mapping[str, Any] | None = None,
@@ -134,8 +134,9 @@ class TrainingStateSaver:
         if engine.scaler is not None and state["scaler"]:
             engine.scaler.load_state_dict(state["scaler"])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
-        self.evaluator.state.best_metric = state["best_metric"]
-        self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+        if self.evaluator is not None:
+            self.evaluator.state.best_metric = state["best_metric"]
+            self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
         if state["finished"] or state["epoch"] >= engine.state.max_epochs:
             engine.logger.info(f"{self.path}: training is finished after {state['epoch']} epochs; nothing to do")
             engine.terminate()
@@ -166,7 +167,7 @@ class TrainingStateSaver:
         """Write the state after an epoch."""
         if idist.get_rank() != 0:
             return
-        validation = self.evaluator.state
+        validation = None if self.evaluator is None else self.evaluator.state
         state = {
             "settings": self.settings,
             "epoch": engine.state.epoch,
@@ -175,8 +176,8 @@ class TrainingStateSaver:
             # its last epoch is told by max_epochs, and goes on when that is raised
             "finished": bool(engine.should_terminate),
             # numpy scalars would not load with weights_only=True
-            "best_metric": float(validation.best_metric),
-            "best_metric_epoch": int(validation.best_metric_epoch),
+            "best_metric": float("nan") if validation is None else float(validation.best_metric),
+            "best_metric_epoch": -1 if validation is None else int(validation.best_metric_epoch),
             "network": unwrapped(self.network).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "objects": {name: item.state_dict() for name, item in self.objects.items()},

@@ -1,6 +1,7 @@
-"""Group metrics over predictions: values, intervals, gaps and what chance makes of them."""
+"""Group metrics over predictions: values, intervals, gaps and what chance makes of them; quality of registrations."""
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from monai_fair.metrics.auc import auc_by_group, auc_interval, logit_interval, paired_auc_difference, placements
 from monai_fair.metrics.audit_results import audit
@@ -33,6 +34,19 @@ from monai_fair.metrics.settings import AuditSettings
 from monai_fair.metrics.threshold_files import read_thresholds, write_thresholds
 from monai_fair.metrics.thresholds import GroupThreshold, find_threshold, fit_threshold, shrink_threshold
 
+if TYPE_CHECKING:
+    from monai_fair.metrics.registration import (
+        det_jacobian,
+        dice_by_label,
+        endpoint_error_mm,
+        fold_share,
+        inverse_consistency_mm,
+        local_correlation,
+        log_det_jacobian,
+        registration_quality,
+        sd_log_det_jacobian,
+    )
+
 __all__ = [
     "METRICS",
     "RATE_NAMES",
@@ -57,23 +71,32 @@ __all__ = [
     "concentration",
     "confusion_counts",
     "demographic_parity_difference",
+    "det_jacobian",
+    "dice_by_label",
+    "endpoint_error_mm",
     "equal_opportunity_difference",
     "equalized_odds_difference",
     "fate",
     "find_threshold",
     "fit_threshold",
     "fit_thresholds",
+    "fold_share",
     "gather_cases",
     "group_by",
     "group_gap",
     "group_values",
     "holm",
+    "inverse_consistency_mm",
+    "local_correlation",
+    "log_det_jacobian",
     "logit_interval",
     "paired_auc_difference",
     "permutation_p",
     "placements",
     "rate",
     "read_thresholds",
+    "registration_quality",
+    "sd_log_det_jacobian",
     "select_epochs",
     "shrink_threshold",
     "t_interval",
@@ -82,11 +105,23 @@ __all__ = [
     "write_thresholds",
 ]
 
+# What needs torch, by module: loaded when it is asked for, so that an audit runs without it.
+_LAZY = {
+    "GroupMetric": "cumulative",
+    "det_jacobian": "registration",
+    "dice_by_label": "registration",
+    "endpoint_error_mm": "registration",
+    "fold_share": "registration",
+    "inverse_consistency_mm": "registration",
+    "local_correlation": "registration",
+    "log_det_jacobian": "registration",
+    "registration_quality": "registration",
+    "sd_log_det_jacobian": "registration",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Load what needs torch only when it is asked for: an audit runs without torch."""
-    if name == "GroupMetric":
-        from monai_fair.metrics.cumulative import GroupMetric
-
-        return GroupMetric
+    """Load what needs torch only when it is asked for."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"monai_fair.metrics.{_LAZY[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

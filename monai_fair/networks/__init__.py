@@ -1,6 +1,20 @@
-"""Networks and what is done to them: initial weights, and reading the features a layer receives."""
+"""Networks and what is done to them: deformations of a cohort, initial weights, the features a layer receives."""
 
+from monai_fair.networks.control_lattice import ControlLattice, SamplingGrid
+from monai_fair.networks.coordinate_trunk import CoordinateTrunk
+from monai_fair.networks.deformation import DeformationINR, Linearised
 from monai_fair.networks.imagenet import load_imagenet_weights
+from monai_fair.networks.lattice_inr import LatticeINR
 from monai_fair.networks.layer_input import LayerInput, unwrapped
 
-__all__ = ["LayerInput", "load_imagenet_weights", "unwrapped"]
+__all__ = [
+    "ControlLattice",
+    "CoordinateTrunk",
+    "DeformationINR",
+    "LatticeINR",
+    "LayerInput",
+    "Linearised",
+    "SamplingGrid",
+    "load_imagenet_weights",
+    "unwrapped",
+]

@@ -1,0 +1,138 @@
+"""The images of a cohort, decoded once: normalised copies in files that are read by parts, and rows for failures."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import Dataset
+from torch import Tensor
+from tqdm import tqdm
+
+from monai_fair.data import Volume, read_volume
+from monai_fair.data.artifacts import atomic_path, fingerprint
+from monai_fair.engines.image_match import TemplateMatch
+from monai_fair.errors import MonaiFairError, RegistrationError
+from monai_fair.geometry import Grid, canonical
+
+_TOLERANCE_MM = 0.01
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A subject that could not be used, with the reason."""
+
+    subject_id: str
+    reason: str
+
+
+def read_on_grid(path: str | Path, grid: Grid) -> Volume:
+    """Read a volume whose voxels lie on ``grid``, turned to the same orientation.
+
+    Flipped and permuted axes are turned back without interpolation, so the outcome depends on the world, not the array.
+
+    Args:
+        path: a NIfTI file.
+        grid: expected, in RAS order.
+
+    Raises:
+        GeometryError: if the file cannot be read.
+        RegistrationError: if its grid is another one; the message says how far it is off.
+    """
+    volume = read_volume(path)
+    array, found = canonical(volume.array, volume.grid)
+    if found.shape != grid.shape:
+        raise RegistrationError(
+            f"{path}: expected a volume on the template's grid of {grid.shape} voxels, got {found.shape}; run "
+            "`python -m monai_fair prepare`"
+        )
+    if not found.matches(grid, tolerance_mm=_TOLERANCE_MM):
+        raise RegistrationError(
+            f"{path}: expected voxels where the template's are, got a grid {found.distance_mm(grid):.2f} mm away; run "
+            "`python -m monai_fair prepare`"
+        )
+    return Volume(np.ascontiguousarray(array), grid, volume.source)
+
+
+class CohortImages(Dataset):
+    """The normalised images of a cohort, one item a subject.
+
+    Each image is decoded once; what the levels compare is kept as one float16 file a subject in ``cache_dir``, mapped
+    into memory, so that memory does not grow with the cohort. A file is found again by the image's size and time of
+    change and by what it was made with. A subject that cannot be read is left out and kept in ``failures``.
+
+    Args:
+        data: dictionaries with ``subject_id`` and ``image`` (a path).
+        grid: of the template.
+        match: how images are normalised.
+        cache_dir: folder of the copies.
+        num_workers: threads that read.
+        progress: show a progress bar.
+
+    Attributes:
+        level: the level that items are of; an engine changes it.
+        subject_ids: in the order of items.
+        failures: what was left out.
+
+    Raises:
+        RegistrationError: if no subject is left.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        grid: Grid,
+        match: TemplateMatch,
+        cache_dir: str | Path,
+        *,
+        num_workers: int = 4,
+        progress: bool = True,
+    ) -> None:
+        self.level = 0
+        self.failures: list[Failure] = []
+        self._grid, self._match, self._folder = grid, match, Path(cache_dir)
+        self._key = fingerprint([match.settings(), grid.shape, grid.affine])[:12]
+        with ThreadPoolExecutor(num_workers) as pool:
+            made = pool.map(self._prepare, data)
+            bar = tqdm(made, total=len(data), desc="reading the cohort", unit="subject", disable=not progress)
+            outcomes = list(bar)
+        items = []
+        for row, outcome in zip(data, outcomes, strict=True):
+            if isinstance(outcome, Path):
+                items.append({"subject_id": row["subject_id"], "copy": outcome})
+            else:
+                self.failures.append(Failure(str(row["subject_id"]), outcome))
+        if not items:
+            reasons = "; ".join(failure.reason for failure in self.failures[:3]) or "the list is empty"
+            raise RegistrationError(f"cohort: expected at least one subject that can be read, got none: {reasons}")
+        self.subject_ids = [str(item["subject_id"]) for item in items]
+        super().__init__(items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return ``index`` and ``image``, float16 of shape ``(D, H, W)``, at the present level."""
+        stored = np.load(self.data[index]["copy"], mmap_mode="r", allow_pickle=False)
+        return {"index": index, "image": torch.from_numpy(np.array(stored[self.level]))}
+
+    def _prepare(self, row: Mapping[str, Any]) -> Path | str:
+        """Return the subject's copy, made if need be, or the reason why there is none."""
+        path = Path(row["image"])
+        try:
+            stat = path.stat()
+            key = fingerprint([self._key, str(path.resolve()), stat.st_size, stat.st_mtime_ns])[:16]
+            copy = self._folder / f"{row['subject_id']}_{key}.npy"
+            if not copy.is_file():
+                image = torch.from_numpy(read_on_grid(path, self._grid).array)
+                with atomic_path(copy, suffix=".npy") as temporary:
+                    np.save(temporary, self._normalise(image).numpy(), allow_pickle=False)
+        except (MonaiFairError, OSError) as error:
+            return str(error)
+        return copy
+
+    @torch.no_grad()
+    def _normalise(self, image: Tensor) -> Tensor:
+        image = image.to(self._match.mask.device)
+        levels = range(len(self._match.blurs_vox))
+        return torch.stack([self._match.normalised(image[None], level)[0].half() for level in levels]).cpu()

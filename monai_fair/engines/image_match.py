@@ -1,0 +1,199 @@
+"""How well a warped template fits subjects at sampled voxels, and how that changes when the voxels move."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from monai_fair.errors import RegistrationError
+from monai_fair.geometry import sample
+from monai_fair.losses.similarity import gaussian_blur, local_normalize
+from monai_fair.networks import SamplingGrid
+
+_HALF = 0.5
+_MASK_SOFTNESS_VOX = 1.5
+_DEGREES = 4.0  # of Student's t: residuals beyond twice the noise lose weight
+
+
+@dataclass(frozen=True)
+class Level:
+    """One stage from coarse to fine.
+
+    Attributes:
+        blur_vox: standard deviation of the Gaussian that template and subjects are smoothed by.
+        stride: distance of sampled voxels along each axis.
+        steps: Gauss-Newton steps; in the fit of a cohort, epochs.
+    """
+
+    blur_vox: float
+    stride: int
+    steps: int
+
+    @classmethod
+    def parse(cls, levels: "LevelList") -> tuple["Level", ...]:
+        """Read levels from a configuration, ``[[blur_vox, stride, steps], ...]``; levels are returned as they are.
+
+        Raises:
+            RegistrationError: if a level has fewer than three numbers, or one of them is out of range.
+        """
+        try:
+            parsed = tuple(
+                level if isinstance(level, Level) else cls(float(level[0]), int(level[1]), int(level[2]))
+                for level in levels
+            )
+        except (TypeError, ValueError, IndexError) as error:
+            raise RegistrationError(
+                f"levels: expected a list of [blur in voxels, stride in voxels, steps], got {levels!r}"
+            ) from error
+        if any(level.blur_vox < 0 or level.stride < 1 or level.steps < 1 for level in parsed):
+            raise RegistrationError(
+                f"levels: expected each with blur 0 or more, stride and steps 1 or more, got {levels!r}"
+            )
+        return parsed
+
+
+LevelList = Sequence[Level] | Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Residuals of a batch at sampled voxels, ready for a Gauss-Newton step.
+
+    Attributes:
+        residual: warped template minus subject, shape ``(B, X, Y, Z)``.
+        gradient: of the template at the place each voxel came from, per voxel, shape ``(B, 3, X, Y, Z)``.
+        weight: of each residual in the sum of squares, shape ``(B, X, Y, Z)``.
+        noise: standard deviation of the residuals, shape ``(B,)``.
+    """
+
+    residual: Tensor
+    gradient: Tensor
+    weight: Tensor
+    noise: Tensor
+
+    def thinned(self, factor: int) -> "Match":
+        """Return every ``factor``-th voxel along each axis, weighted to stand for all."""
+        if factor == 1:
+            return self
+        every = slice(None, None, factor)
+        picked = (..., every, every, every)
+        weight = self.weight[picked] * factor**3
+        return Match(self.residual[picked], self.gradient[picked], weight, self.noise)
+
+    def force(self) -> Tensor:
+        """Return the derivative of half the weighted sum of squares by the displacement, as ``gradient``."""
+        return self.gradient * (self.weight * self.residual)[:, None]
+
+    def curvature(self, change: Tensor) -> Tensor:
+        """Apply the Gauss-Newton approximation of the second derivative to a change of displacement."""
+        along = (self.gradient * change).sum(dim=1)
+        return self.gradient * (self.weight * along)[:, None]
+
+    def stiffness(self) -> Tensor:
+        """Return the trace of the curvature divided by 3, shape ``(B,)``: what a preconditioner needs."""
+        return (self.gradient.square().sum(dim=1) * self.weight).flatten(1).sum(dim=1) / 3.0
+
+
+class TemplateMatch(nn.Module):
+    """Compare warped copies of one template with subjects.
+
+    Template and subjects are locally normalised (:func:`monai_fair.losses.local_normalize`), which takes out bias
+    fields and changes of gain; the sum of squares that is left is local correlation in another form. The template's
+    gradient is computed once, so that value and gradient of any number of subjects come from one gather and nothing
+    is scattered.
+
+    The sum of squares is weighted to be a negative log-likelihood: divided by the variance of the residuals, which is
+    estimated from them (Student's t with 4 degrees of freedom, so that lesions and other outliers lose weight), and
+    by the number of voxels that share their noise after smoothing. The weight of a regulariser then needs no tuning
+    to noise, contrast or resolution.
+
+    Args:
+        template: intensities, shape ``(D, H, W)``.
+        mask: where voxels count, the same shape, in [0, 1]; its edge is softened.
+        blurs_vox: the smoothing of each level.
+        sigma_vox: of the local normalisation.
+        epsilon: its floor, as a share of the template's standard deviation inside the mask.
+
+    Raises:
+        RegistrationError: if the mask is empty, or the template is constant inside it.
+    """
+
+    templates: Tensor
+    mask: Tensor
+
+    def __init__(
+        self,
+        template: Tensor,
+        mask: Tensor,
+        blurs_vox: Sequence[float],
+        *,
+        sigma_vox: float = 2.5,
+        epsilon: float = 0.3,
+    ) -> None:
+        super().__init__()
+        inside = template[mask > _HALF]
+        if inside.numel() == 0 or not float(inside.std()) > 0:
+            raise RegistrationError("template: expected different intensities inside a mask that is not empty")
+        self.sigma_vox = sigma_vox
+        self.epsilon = epsilon
+        self.blurs_vox = tuple(float(blur) for blur in blurs_vox)
+        soft = gaussian_blur(mask.float()[None, None], _MASK_SOFTNESS_VOX)[0, 0]
+        self.register_buffer("mask", soft, persistent=False)
+        levels = [_with_gradient(self.normalised(template[None], level)[0]) for level in range(len(self.blurs_vox))]
+        self.register_buffer("templates", torch.stack(levels), persistent=False)
+
+    def settings(self) -> list[float]:
+        """Return the numbers that decide what :meth:`normalised` gives, but for the mask."""
+        return [self.sigma_vox, self.epsilon, *self.blurs_vox]
+
+    def normalised(self, images: Tensor, level: int) -> Tensor:
+        """Return what is compared at one level.
+
+        Args:
+            images: shape ``(B, D, H, W)``.
+            level: number of the level.
+        """
+        spread = images[:, self.mask > _HALF].std(dim=1)[:, None, None, None]
+        scaled = gaussian_blur((images / spread)[:, None], self.blurs_vox[level])
+        return local_normalize(scaled, sigma_vox=self.sigma_vox, epsilon=self.epsilon)[:, 0]
+
+    def forward(self, displacement: Tensor, subjects: Tensor, grid: SamplingGrid, level: int) -> Match:
+        """Compare the template, displaced, with subjects at the voxels of ``grid``.
+
+        Args:
+            displacement: in voxels, shape ``(B, 3, X, Y, Z)``.
+            subjects: normalised images at those voxels, shape ``(B, X, Y, Z)``.
+            grid: the voxels.
+            level: number of the level.
+        """
+        values = _gather(self.templates[level], grid.points() + displacement)
+        residual = values[:, 0] - subjects
+        mask = self.mask[grid.slices]
+        variance = _variance(residual, mask)[:, None, None, None]
+        trust = _DEGREES / (_DEGREES + residual.square() / variance)
+        sharing = 1.0 + (2.0 * math.sqrt(math.pi) * self.blurs_vox[level]) ** 3
+        weight = mask * trust / variance * (grid.stride**3 / sharing)
+        return Match(residual, values[:, 1:], weight, variance.sqrt().flatten())
+
+
+def _with_gradient(image: Tensor) -> Tensor:
+    """Stack an image ``(D, H, W)`` with its derivatives per voxel, shape ``(4, D, H, W)``."""
+    return torch.stack([image, *torch.gradient(image)])
+
+
+def _variance(residual: Tensor, mask: Tensor) -> Tensor:
+    """Return the scale of Student's t inside the mask per subject, by two re-weighted means."""
+    total = mask.sum()
+    variance = (residual.square() * mask).flatten(1).sum(dim=1) / total
+    for _ in range(2):
+        trust = _DEGREES / (_DEGREES + residual.square() / variance[:, None, None, None])
+        variance = (residual.square() * mask * trust).flatten(1).sum(dim=1) / total
+    return variance.clamp_min(torch.finfo(variance.dtype).tiny)
+
+
+def _gather(image: Tensor, points: Tensor) -> Tensor:
+    """Read one image ``(C, D, H, W)`` at the points of every subject, shape ``(B, 3, X, Y, Z)``."""
+    batch = points.shape[0]
+    return sample(image.expand(batch, *image.shape), points)

@@ -1,0 +1,195 @@
+"""Save what registration finds, subject by subject, so that a run that was stopped goes on where it was."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from monai_fair.data.artifacts import atomic_path, fingerprint, read_json, read_tensors, write_json, write_tensors
+from monai_fair.engines.registration_evaluator import RegistrationEvaluator
+from monai_fair.engines.registration_files import (
+    TemplateSpace,
+    check_exports,
+    measures,
+    read_or_reason,
+    write_subject,
+)
+from monai_fair.engines.subject_fit import Deformations
+from monai_fair.errors import ArtifactError
+
+_KIND = "registered_subject"
+
+
+class RegistrationSaver:
+    """Write files and a row for every subject, and at the end ``registration.csv`` and ``codes.safetensors``.
+
+    A subject is finished when its ``sub-ID_registration.json`` stands in its folder; :meth:`unfinished` leaves those
+    out, so that the union of several runs, or of several machines, is one table. A folder of other settings is refused.
+
+    Args:
+        output_dir: folder of the results.
+        space: of the template.
+        datalist: all subjects of the table, in its order.
+        settings: what results depend on, JSON-like; kept in ``registration.json``.
+        exports: which files to write for a subject, of :data:`~monai_fair.engines.registration_files.EXPORTS`.
+        dataset_dir: root of ``truth``.
+        truth: path patterns of what is known, for evaluation; see
+            :func:`~monai_fair.engines.registration_files.read_truth`.
+        max_folds: share of the brain's voxels that may fold; above it the subject counts as failed.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        space: TemplateSpace,
+        datalist: Sequence[Mapping[str, Any]],
+        *,
+        settings: Mapping[str, Any],
+        exports: Sequence[str] = ("field", "inverse", "warped", "labels", "logdet"),
+        dataset_dir: str | Path = ".",
+        truth: Mapping[str, Any] | None = None,
+        max_folds: float = 0.01,
+    ) -> None:
+        self.folder = Path(output_dir)
+        self.space = space
+        self.datalist = list(datalist)
+        self.settings = dict(settings)
+        self.exports = check_exports(exports)
+        self.root = Path(dataset_dir)
+        self.truth = dict(truth or {})
+        self.max_folds = max_folds
+        self.key = fingerprint([self.settings, self.truth, sorted(self.exports)])
+        self._bind()
+
+    def attach(self, engine: RegistrationEvaluator) -> None:
+        """Register with the evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.save_batch)
+        engine.add_event_handler(Events.COMPLETED, lambda _: self.write_tables())
+
+    def run(self, evaluator: RegistrationEvaluator) -> None:
+        """Register what is not finished; when nothing is left, write the tables only."""
+        if self.unfinished():
+            evaluator.run()
+        else:
+            self.write_tables()
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Return the rows of the datalist without a result; a failed subject is tried again."""
+        return [dict(row) for row in self.datalist if self._finished(row) is None]
+
+    def save_batch(self, engine: Engine) -> None:
+        """Write the files and rows of a batch."""
+        output = engine.state.output
+        assert isinstance(output, dict)
+        for row in output["failed"]:
+            self._write_row(row, {"status": "failed", "reason": row["reason"]})
+        if output["pred"] is not None:
+            network = engine.network
+            answers = _answers(output["pred"], network)
+            for place, row in enumerate(output["rows"]):
+                self._save(row, output["image"][place].cpu(), output["pred"], answers, place, output["seconds"])
+
+    def write_tables(self) -> None:
+        """Write ``registration.csv`` and ``codes.safetensors`` from all finished subjects."""
+        rows, codes, names = [], [], []
+        for row in self.datalist:
+            name = _bare(row)
+            path = self._path(row, "registration.json")
+            if not path.is_file():
+                continue
+            found = read_json(path, _KIND)["row"]
+            rows.append(found)
+            if found["status"] == "registered":
+                codes.append(read_tensors(self._path(row, "code.safetensors"))[0]["code"])
+                names.append(name)
+        with atomic_path(self.folder / "registration.csv") as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False)
+        if codes:
+            stacked = torch.stack([torch.from_numpy(code) for code in codes]).numpy()
+            header = {"kind": "codes", "subject_ids": json.dumps(names), "settings": fingerprint(self.settings)}
+            write_tensors(self.folder / "codes.safetensors", {"codes": stacked}, header)
+
+    def _bind(self) -> None:
+        """Bind the folder to these settings."""
+        path = self.folder / "registration.json"
+        if path.is_file() and read_json(path, "registration")["key"] != self.key:
+            raise ArtifactError(f"{path}: made with other settings; choose another output_dir or remove the folder")
+        write_json(path, "registration", {"key": self.key, "settings": self.settings, "truth": self.truth})
+
+    def _finished(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        path = self._path(row, "registration.json")
+        if not path.is_file():
+            return None
+        found = read_json(path, _KIND)
+        same = found["key"] == self.key and found["row"]["status"] == "registered"
+        return dict(found["row"]) if same else None
+
+    def _path(self, row: Mapping[str, Any], name: str) -> Path:
+        bare = _bare(row)
+        return self.folder / f"sub-{bare}" / f"sub-{bare}_{name}"
+
+    def _write_row(self, row: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+        table = {"subject_id": str(row["subject_id"]), "split": str(row.get("split", "")), **content}
+        write_json(self._path(row, "registration.json"), _KIND, {"key": self.key, "row": table})
+
+    def _save(
+        self,
+        row: Mapping[str, Any],
+        image: Tensor,
+        found: Deformations,
+        answers: Mapping[str, Tensor],
+        place: int,
+        seconds: float,
+    ) -> None:
+        fields = {name: field[place].cpu() for name, field in answers.items()}
+        finite = all(bool(torch.isfinite(field).all()) for field in fields.values())
+        if not finite:
+            reason = "expected finite displacements, got some that are not: the fit diverged; look at the image"
+            self._write_row(row, {"status": "failed", "reason": reason})
+            return
+        truth, reason = read_or_reason(self.truth, _bare(row), self.root, self.space)
+        quality = measures(self.space, image, fields[""], inverse=fields["inverse"], truth=truth, before=True)
+        if "_codes" in fields:
+            codes = measures(self.space, image, fields["_codes"], inverse=None, truth=truth, before=False)
+            quality |= {f"{name}_codes": value for name, value in codes.items()}
+        folded = quality["folds"] > self.max_folds
+        if folded:
+            reason = f"{100 * quality['folds']:.2f} % of the brain folds, more than {100 * self.max_folds:g} %"
+        write_subject(
+            self._path(row, "").parent,
+            _bare(row),
+            self.space,
+            image,
+            displacement=fields[""],
+            inverse=fields["inverse"],
+            exports=self.exports,
+        )
+        code = found.codes[place].cpu()
+        write_tensors(self._path(row, "code.safetensors"), {"code": code.numpy()})
+        content = {
+            "status": "failed" if folded else "registered",
+            "reason": reason,
+            "noise": float(found.noise[place]),
+            "last_step_mm": float(found.last_step_vox[place]) * max(self.space.grid.spacing_mm),
+            "code_norm": float(code.norm()),
+            "seconds": seconds,
+            **quality,
+        }
+        self._write_row(row, content)
+
+
+def _answers(found: Deformations, network: Any) -> dict[str, Tensor]:
+    """Return dense fields: the answer, its inverse, and the answer of the codes alone where that is another one."""
+    fields = {"": found.displacement(network), "inverse": found.inverse(network)}
+    if bool(found.residual.any()):
+        fields["_codes"] = found.without_residual().displacement(network)
+    return fields
+
+
+def _bare(row: Mapping[str, Any]) -> str:
+    return str(row["subject_id"]).removeprefix("sub-")
