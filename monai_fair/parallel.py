@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import joblib
-from joblib.externals.loky import get_reusable_executor
+from joblib.executor import get_memmapping_executor
 from tqdm import tqdm
 
 from monai_fair.errors import MonaiFairError
@@ -109,7 +109,7 @@ def _in_processes(
     running: dict[Future[Any], int] = {}
     try:
         while waiting or running:
-            pool = get_reusable_executor(max_workers=workers, env=_ONE_THREAD)
+            pool = get_memmapping_executor(workers, env=_ONE_THREAD)
             while waiting and len(running) < workers:
                 place = waiting.pop()
                 running[pool.submit(_attempt, function, items[place])] = place
@@ -126,7 +126,7 @@ def _in_processes(
                 yield from _one_by_one(function, items, sorted(suspects))
     except BaseException:
         # an interrupted run leaves no process behind that still writes
-        get_reusable_executor(max_workers=workers, env=_ONE_THREAD).shutdown(wait=True, kill_workers=True)
+        get_memmapping_executor(workers, env=_ONE_THREAD).shutdown(wait=True, kill_workers=True)
         raise
 
 
@@ -134,7 +134,7 @@ def _one_by_one(
     function: Callable[[Item], Result], items: Sequence[Item], places: Sequence[int]
 ) -> Iterator[tuple[int, tuple[Result | None, str]]]:
     for place in places:
-        pool = get_reusable_executor(max_workers=1, env=_ONE_THREAD)
+        pool = get_memmapping_executor(1, env=_ONE_THREAD)
         future = pool.submit(_attempt, function, items[place])
         wait([future])
         yield place, _answer(future)

@@ -74,10 +74,10 @@ class BrainCohort:
     correlation: float = 0.5
     age_gap: float = 0.0
     scale_sd: float = 0.02
-    deformation_mm: float = 1.5
-    smoothness_mm: float = 16.0
-    detail_mm: float = 0.8
-    detail_smoothness_mm: float = 8.0
+    deformation_mm: float = 1.55
+    smoothness_mm: float = 20.0
+    detail_mm: float = 0.45
+    detail_smoothness_mm: float = 10.0
     disease_effect: float = 0.25
     group_effect: float = 0.25
     distractors: int = 0
