@@ -55,7 +55,8 @@ def second_difference(field: Tensor, first: int, second: int) -> Tensor:
     Args:
         field: shape ``(B, C, D, H, W)``, at least 3 voxels along each axis.
         first: array axis, 0 to 2.
-        second: the same axis, for ``(1, -2, 1)``, or another one, for the mean slope over the four diagonal neighbours.
+        second: the same axis, for ``(1, -2, 1)``, or another one, for the mixed difference of the four diagonal
+            neighbours.
 
     Returns:
         Shape ``(B, C, D - 2, H - 2, W - 2)``.

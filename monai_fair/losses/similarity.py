@@ -20,9 +20,9 @@ _TAIL = 4.0  # standard deviations at which the Gaussian is cut off, as in scipy
 def gaussian_blur(image: Tensor, sigma_vox: float | Sequence[float]) -> Tensor:
     """Blur with a Gaussian along each axis; the image's edge is repeated outwards.
 
-    Each axis is one product with a banded matrix, which leaves the work to BLAS: on CPU 2 to 70 times faster than
-    separable convolutions (``monai.networks.layers.GaussianFilter``, which also takes the outside as 0), and its cost
-    does not grow with sigma.
+    Each axis is one product with a banded matrix, which leaves the work to BLAS: on CPU 3 times faster than separable
+    convolutions (``monai.networks.layers.GaussianFilter``, which also takes the outside as 0) for a sigma of 1 voxel
+    and some 50 times for 4, because its cost does not grow with sigma.
 
     Args:
         image: shape ``(B, C, D, H, W)``.
