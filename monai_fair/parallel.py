@@ -4,7 +4,8 @@ Processes are joblib's (loky): they do not import the caller's main module, so t
 Ray runs the same function on one machine or many, and is asked for by an address.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import joblib
 from joblib.executor import get_memmapping_executor
 from tqdm import tqdm
 
-from monai_fair.errors import MonaiFairError
+from monai_fair.errors import MonaiFairError, raise_problems
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,6 +49,8 @@ def run_all(
     ray_address: str | None = None,
     description: str = "",
     unit: str = "item",
+    cpus_per_worker: float = 1,
+    gpus_per_worker: float = 0,
 ) -> list[Outcome[Item, Result]]:
     """Run ``function(item)`` for every item; an exception or a dead process is an outcome and stops no other item.
 
@@ -58,12 +61,15 @@ def run_all(
         ray_address: ``local`` for a Ray of its own on this machine, or the address of a cluster; ``None``: no Ray.
         description: title of the progress bar; without one there is no bar.
         unit: of the progress bar.
+        cpus_per_worker: cores that Ray sets aside for one item.
+        gpus_per_worker: GPUs that Ray sets aside for one item; may be a fraction.
 
     Returns:
         One outcome per item, in the order of ``items``.
 
     Raises:
-        MonaiFairError: if ``workers`` is not a positive whole number, or Ray is asked for and not installed.
+        MonaiFairError: if ``workers`` is not a positive whole number, Ray is asked for and not installed, or a Ray of
+            this machine has not so many cores or GPUs.
 
     Example:
         >>> [outcome.error for outcome in run_all(lambda divisor: 1 / divisor, [2, 0], workers=1)]
@@ -72,7 +78,7 @@ def run_all(
     if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
         raise MonaiFairError(f"workers: expected a whole number from 1, got {workers!r}; leave it out for one per core")
     if ray_address is not None:
-        finished = _with_ray(function, items, workers, ray_address)
+        finished = _with_ray(function, items, workers, ray_address, cpus_per_worker, gpus_per_worker)
     elif workers == 1 or len(items) < 2:
         finished = ((place, _attempt(function, item)) for place, item in enumerate(items))
     else:
@@ -149,7 +155,12 @@ def _answer(future: "Future[tuple[Any, str]]") -> tuple[Any, str]:
 
 
 def _with_ray(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int | None, address: str
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int | None,
+    address: str,
+    cpus: float,
+    gpus: float,
 ) -> Iterator[tuple[int, tuple[Result | None, str]]]:
     try:
         import ray
@@ -158,14 +169,21 @@ def _with_ray(
     started = not ray.is_initialized()
     if started:
         # num_cpus belongs to a Ray that is started here; a cluster knows its own
-        cpus = {"num_cpus": workers} if address == "local" else {}
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False, **cpus)
+        own = {"num_cpus": math.ceil(workers * cpus)} if address == "local" and workers else {}
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False, **own)
     try:
-        task = ray.remote(_attempt).options(max_retries=1, runtime_env={"env_vars": _ONE_THREAD})
+        there = ray.cluster_resources()
+        if address == "local":  # a cluster may add machines; here the items would wait for ever
+            _check_room(
+                {"cpus_per_worker": (cpus, there.get("CPU", 0)), "gpus_per_worker": (gpus, there.get("GPU", 0))}
+            )
+        task = ray.remote(_attempt).options(
+            max_retries=1, num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": _ONE_THREAD}
+        )
         shared = ray.put(function)
         waiting = list(range(len(items)))[::-1]
         running: dict[Any, int] = {}
-        limit = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        limit = workers or max(1, int(there.get("CPU", 1) / cpus))
         while waiting or running:
             while waiting and len(running) < limit:
                 place = waiting.pop()
@@ -179,3 +197,12 @@ def _with_ray(
     finally:
         if started:
             ray.shutdown()
+
+
+def _check_room(wanted: Mapping[str, tuple[float, float]]) -> None:
+    problems = [
+        f"{name}: expected at most {most:g}, all that there are, got {number:g}"
+        for name, (number, most) in wanted.items()
+        if number > most
+    ]
+    raise_problems(MonaiFairError, "ray", problems)

@@ -179,7 +179,7 @@ def load_datalist(
 
     Returns:
         Per image: ``image`` (path to load), ``row`` (line of the manifest, from 0), ``subject_id``,
-        ``attributes`` (dict of text) and, when the manifest has them, ``label`` and ``weight``.
+        ``attributes`` (dict of text) and, when the manifest has them, ``split``, ``label`` and ``weight``.
 
     Raises:
         ManifestError: if the manifest breaks its contract, with every path that leaves the root, or with every part
@@ -190,7 +190,7 @@ def load_datalist(
     if split is not None:
         table = _parts(checked, [split] if isinstance(split, str | int) else split)
     paths = _paths(table["image"], Path(dataset_dir), manifest)
-    extra = [name for name in ("label", "weight") if name in table]
+    extra = [name for name in ("split", "label", "weight") if name in table]
     columns = {name: table[name].tolist() for name in ("subject_id", *extra, *checked.attributes)}
     return [
         {

@@ -4,10 +4,11 @@ from monai_fair.engines.code_table import CodeTable, read_codes
 from monai_fair.engines.cohort_images import CohortImages
 from monai_fair.engines.cohort_saver import CohortSaver
 from monai_fair.engines.cohort_trainer import CohortTrainer
-from monai_fair.engines.image_match import Level, TemplateMatch
+from monai_fair.engines.image_match import Level, TemplateMatch, total_steps
 from monai_fair.engines.registration_evaluator import FitQuality, RegistrationEvaluator
 from monai_fair.engines.registration_files import TemplateSpace, read_template, template_match
 from monai_fair.engines.registration_saver import RegistrationSaver
+from monai_fair.engines.registration_shards import register_in_shards
 from monai_fair.engines.study import BundleStudy
 from monai_fair.engines.subject_fit import Deformations, SubjectFit
 from monai_fair.engines.subject_images import SubjectImages, collate_subjects
@@ -30,5 +31,7 @@ __all__ = [
     "collate_subjects",
     "read_codes",
     "read_template",
+    "register_in_shards",
     "template_match",
+    "total_steps",
 ]

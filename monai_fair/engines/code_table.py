@@ -58,17 +58,37 @@ class CodeTable:
         """Take over a table of the same subjects.
 
         Raises:
-            ArtifactError: if the subjects are others.
+            ArtifactError: if the subjects, or the shape of a code, are others.
         """
         if list(state["subject_ids"]) != self.subject_ids:
             raise ArtifactError("codes: expected the subjects of this cohort, in its order, got others")
+        expected, found = tuple(self.values.shape[1:]), tuple(state["values"].shape[1:])
+        if found != expected:
+            raise ArtifactError(f"codes: expected shape {expected}, got {found}; delete the state to start anew")
         self.values = state["values"].to(self.values.device).clone()
         self._shared = self.values.clone()
 
-    def save(self, path: str | Path, **metadata: str) -> Path:
-        """Write the table as safetensors: tensor ``codes``, and ``subject_ids`` in the header."""
-        header = {**metadata, "kind": "codes", "subject_ids": json.dumps(self.subject_ids)}
-        return write_tensors(path, {"codes": self.values.cpu().numpy()}, header)
+    def save(self, path: str | Path, *, network_fingerprint: str = "") -> Path:
+        """Write the table; see :func:`write_codes`."""
+        return write_codes(path, self.subject_ids, self.values, network_fingerprint=network_fingerprint)
+
+
+def write_codes(path: str | Path, subject_ids: Sequence[str], codes: Tensor, *, network_fingerprint: str = "") -> Path:
+    """Write codes as safetensors: tensor ``codes`` of shape ``(N, K)``, and what belongs to it in the header.
+
+    Args:
+        path: the file.
+        subject_ids: of the rows.
+        codes: shape ``(N, *code_shape)``.
+        network_fingerprint: hash of the network they were fitted with; without it codes mean nothing.
+    """
+    header = {
+        "kind": "codes",
+        "subject_ids": json.dumps(list(subject_ids)),
+        "code_shape": json.dumps(list(codes.shape[1:])),
+        "network_fingerprint": network_fingerprint,
+    }
+    return write_tensors(path, {"codes": codes.detach().cpu().flatten(1).numpy()}, header)
 
 
 def read_codes(path: str | Path) -> tuple[list[str], Tensor]:
@@ -83,4 +103,5 @@ def read_codes(path: str | Path) -> tuple[list[str], Tensor]:
     tensors, metadata = read_tensors(path)
     if metadata.get("kind") != "codes" or "codes" not in tensors:
         raise ArtifactError(f"{path}: expected a table of codes, got tensors {sorted(tensors)}; give codes.safetensors")
-    return json.loads(metadata["subject_ids"]), torch.from_numpy(tensors["codes"])
+    shape = json.loads(metadata["code_shape"])
+    return json.loads(metadata["subject_ids"]), torch.from_numpy(tensors["codes"]).reshape(-1, *shape)

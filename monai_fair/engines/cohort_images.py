@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from monai.data import Dataset
@@ -94,8 +96,14 @@ class CohortImages(Dataset):
         self.level = 0
         self.failures: list[Failure] = []
         self._grid, self._match, self._folder = grid, match, Path(cache_dir)
-        self._key = fingerprint([match.settings(), grid.shape, grid.affine])[:12]
-        with ThreadPoolExecutor(num_workers) as pool:
+        mask = sha256(match.mask.cpu().numpy().tobytes()).hexdigest()
+        self._key = fingerprint([match.settings(), mask, grid.shape, grid.affine])[:12]
+        # several processes share the work of decoding; then each of them finds every copy there
+        own = data[idist.get_rank() :: idist.get_world_size()]
+        with ThreadPoolExecutor(max(1, num_workers)) as pool:
+            if len(own) < len(data):
+                list(pool.map(self._prepare, own))
+                idist.barrier()
             made = pool.map(self._prepare, data)
             bar = tqdm(made, total=len(data), desc="reading the cohort", unit="subject", disable=not progress)
             outcomes = list(bar)
@@ -125,8 +133,13 @@ class CohortImages(Dataset):
             copy = self._folder / f"{row['subject_id']}_{key}.npy"
             if not copy.is_file():
                 image = torch.from_numpy(read_on_grid(path, self._grid).array)
+                normalised = self._normalise(image)
+                if not torch.isfinite(normalised).all():
+                    return f"{path}: expected different intensities inside the brain's mask, got one; give another file"
                 with atomic_path(copy, suffix=".npy") as temporary:
-                    np.save(temporary, self._normalise(image).numpy(), allow_pickle=False)
+                    np.save(temporary, normalised.numpy(), allow_pickle=False)
+        except FileNotFoundError:
+            return f"{path}: expected a NIfTI file, found none; check the path"
         except (MonaiFairError, OSError) as error:
             return str(error)
         return copy

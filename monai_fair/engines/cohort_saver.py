@@ -1,6 +1,7 @@
 """What a fit leaves behind: the network, the codes that go with it, and the subjects that were left out."""
 
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,11 @@ class CohortSaver:
         if idist.get_rank() != 0:
             return
         weights = {name: value.cpu() for name, value in unwrapped(self.network).state_dict().items()}
+        # in memory first: torch writes the name of a file into it, and equal weights shall be equal bytes
+        buffer = io.BytesIO()
+        torch.save(weights, buffer)
         with atomic_path(self.path) as temporary:
-            torch.save(weights, temporary)
+            temporary.write_bytes(buffer.getvalue())
         write_json(self.path.with_suffix(".json"), "model", {"settings": self.settings})
         self.codes.save(self.path.with_name("codes.safetensors"), network_fingerprint=sha256(self.path))
         for failure in self.failures:

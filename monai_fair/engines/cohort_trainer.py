@@ -43,7 +43,7 @@ class CohortTrainer(Trainer):
         train_handlers: handlers to attach.
 
     Raises:
-        RegistrationError: if a loss is not finite.
+        RegistrationError: if ``match`` is of other levels, or a loss is not finite at the end of an epoch.
     """
 
     def __init__(
@@ -64,12 +64,14 @@ class CohortTrainer(Trainer):
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         self.levels = Level.parse(levels)
+        blurs = tuple(level.blur_vox for level in self.levels)
+        if match.blurs_vox != blurs:
+            raise RegistrationError(f"match: expected one made for the levels' blurs {blurs}, got {match.blurs_vox}")
         super().__init__(
             device=device,
             max_epochs=max_epochs or sum(level.steps for level in self.levels),
             data_loader=train_data_loader,
             key_metric=key_train_metric,
-            handlers=train_handlers,
         )
         self.network = network
         self.optimizer = optimizer
@@ -81,6 +83,9 @@ class CohortTrainer(Trainer):
         self._metric: CodeMetric | None = None
         self.add_event_handler(Events.EPOCH_STARTED, CohortTrainer._start_epoch)
         self.add_event_handler(Events.EPOCH_COMPLETED, CohortTrainer._complete_epoch)
+        # after these two: what is saved at the end of an epoch has a finite loss, and the codes of all processes
+        for handler in train_handlers or ():
+            handler.attach(self)
 
     @property
     def bare_network(self) -> DeformationINR:
@@ -139,7 +144,9 @@ class CohortTrainer(Trainer):
             ((displacement * force).sum() + penalty).mul(scale).backward()
         self.optimizer.step()
         self.codes.add(rows, change.to(rows.device))
-        data = (match.weight * match.residual.square()).sum() / 2.0
+        # the negative log-likelihood, in which the noise that was estimated has its price
+        squares = (match.weight * match.residual.square()).sum() / 2.0
+        data = squares + (match.weight.flatten(1).sum(dim=1) * match.noise.square() * match.noise.log()).sum()
         loss = (data + penalty.detach()) * scale
         return {"loss": loss, "noise": match.noise.mean(), "penalty": penalty.detach() * scale}
 

@@ -30,6 +30,8 @@ def newton_step(model: Quadratic, iterations: int) -> Tensor:
 
     Every iterate lowers the model further, so stopping early gives a shorter step in a good direction (Steihaug,
     SIAM J Numer Anal 1983). All problems of the batch advance together; a problem that is solved stays where it is.
+    Residuals are kept orthogonal to earlier ones: left alone, rounding grows over the iterations, and a subject's step
+    depends on its neighbours in the batch.
 
     Args:
         model: the local model.
@@ -42,11 +44,15 @@ def newton_step(model: Quadratic, iterations: int) -> Tensor:
     residual = -model.gradient
     direction = preconditioned = model.precondition(residual)
     energy = _dot(residual, preconditioned)
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(iterations):
+        kept.append((residual, preconditioned, energy))
         image = model.apply(direction)
         length = _over(energy, _dot(direction, image), direction)
         step = step + length * direction
         residual = residual - length * image
+        for earlier, solved, size in kept:
+            residual = residual - _over(_dot(residual, solved), size, residual) * earlier
         preconditioned = model.precondition(residual)
         renewed = _dot(residual, preconditioned)
         direction = preconditioned + _over(renewed, energy, direction) * direction

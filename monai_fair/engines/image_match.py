@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from monai_fair.engines.contrast import intensity_curves, recolour
 from monai_fair.errors import RegistrationError
 from monai_fair.geometry import sample
 from monai_fair.losses.similarity import gaussian_blur, local_normalize
@@ -15,6 +16,7 @@ from monai_fair.networks import SamplingGrid
 _HALF = 0.5
 _MASK_SOFTNESS_VOX = 1.5
 _DEGREES = 4.0  # of Student's t: residuals beyond twice the noise lose weight
+_LEAST_NOISE = 1e-6  # of normalised images, whose standard deviation is about 1: below it a fit is exact
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Level:
             raise RegistrationError(
                 f"levels: expected a list of [blur in voxels, stride in voxels, steps], got {levels!r}"
             ) from error
-        if any(level.blur_vox < 0 or level.stride < 1 or level.steps < 1 for level in parsed):
+        if not all(0 <= level.blur_vox < math.inf and level.stride >= 1 and level.steps >= 1 for level in parsed):
             raise RegistrationError(
                 f"levels: expected each with blur 0 or more, stride and steps 1 or more, got {levels!r}"
             )
@@ -55,6 +57,12 @@ class Level:
 
 
 LevelList = Sequence[Level] | Sequence[Sequence[float]]
+
+
+def total_steps(levels: LevelList, *, before_last: bool = False) -> int:
+    """Return the steps of all levels together, or of all but the last: epochs of a fit, and where its end begins."""
+    parsed = Level.parse(levels)
+    return sum(level.steps for level in (parsed[:-1] if before_last else parsed))
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,7 @@ class TemplateMatch(nn.Module):
     """
 
     templates: Tensor
+    template: Tensor
     mask: Tensor
 
     def __init__(
@@ -129,7 +138,7 @@ class TemplateMatch(nn.Module):
         mask: Tensor,
         blurs_vox: Sequence[float],
         *,
-        sigma_vox: float = 2.5,
+        sigma_vox: float = 2.0,
         epsilon: float = 0.3,
     ) -> None:
         super().__init__()
@@ -141,6 +150,8 @@ class TemplateMatch(nn.Module):
         self.blurs_vox = tuple(float(blur) for blur in blurs_vox)
         soft = gaussian_blur(mask.float()[None, None], _MASK_SOFTNESS_VOX)[0, 0]
         self.register_buffer("mask", soft, persistent=False)
+        self.register_buffer("template", template, persistent=False)
+        self._range = float(template.min()), float(inside.max())
         levels = [_with_gradient(self.normalised(template[None], level)[0]) for level in range(len(self.blurs_vox))]
         self.register_buffer("templates", torch.stack(levels), persistent=False)
 
@@ -159,7 +170,25 @@ class TemplateMatch(nn.Module):
         scaled = gaussian_blur((images / spread)[:, None], self.blurs_vox[level])
         return local_normalize(scaled, sigma_vox=self.sigma_vox, epsilon=self.epsilon)[:, 0]
 
-    def forward(self, displacement: Tensor, subjects: Tensor, grid: SamplingGrid, level: int) -> Match:
+    def recoloured(self, displacement: Tensor, images: Tensor, grid: SamplingGrid, level: int) -> Tensor:
+        """Return the template in each subject's contrast, for :meth:`forward`, shape ``(B, 4, D, H, W)``.
+
+        Args:
+            displacement: where the subjects are thought to lie, in voxels, shape ``(B, 3, X, Y, Z)``.
+            images: as they were read, shape ``(B, D, H, W)``.
+            grid: voxels that the curve of intensities is fitted to.
+            level: number of the level.
+        """
+        low, high = self._range
+        warped = _gather(self.template[None], grid.points() + displacement)
+        subjects = images[(..., *grid.slices)].flatten(1)
+        curves = intensity_curves(warped.flatten(1), subjects, self.mask[grid.slices].flatten(), low=low, high=high)
+        colours = recolour(self.template, curves, low=low, high=high)
+        return torch.stack([_with_gradient(image) for image in self.normalised(colours, level)])
+
+    def forward(
+        self, displacement: Tensor, subjects: Tensor, grid: SamplingGrid, level: int, templates: Tensor | None = None
+    ) -> Match:
         """Compare the template, displaced, with subjects at the voxels of ``grid``.
 
         Args:
@@ -167,8 +196,10 @@ class TemplateMatch(nn.Module):
             subjects: normalised images at those voxels, shape ``(B, X, Y, Z)``.
             grid: the voxels.
             level: number of the level.
+            templates: one for each subject, of :meth:`recoloured`; by default the template as it is.
         """
-        values = _gather(self.templates[level], grid.points() + displacement)
+        points = grid.points() + displacement
+        values = _gather(self.templates[level], points) if templates is None else sample(templates, points)
         residual = values[:, 0] - subjects
         mask = self.mask[grid.slices]
         variance = _variance(residual, mask)[:, None, None, None]
@@ -186,11 +217,11 @@ def _with_gradient(image: Tensor) -> Tensor:
 def _variance(residual: Tensor, mask: Tensor) -> Tensor:
     """Return the scale of Student's t inside the mask per subject, by two re-weighted means."""
     total = mask.sum()
-    variance = (residual.square() * mask).flatten(1).sum(dim=1) / total
+    variance = ((residual.square() * mask).flatten(1).sum(dim=1) / total).clamp_min(_LEAST_NOISE**2)
     for _ in range(2):
         trust = _DEGREES / (_DEGREES + residual.square() / variance[:, None, None, None])
-        variance = (residual.square() * mask * trust).flatten(1).sum(dim=1) / total
-    return variance.clamp_min(torch.finfo(variance.dtype).tiny)
+        variance = ((residual.square() * mask * trust).flatten(1).sum(dim=1) / total).clamp_min(_LEAST_NOISE**2)
+    return variance
 
 
 def _gather(image: Tensor, points: Tensor) -> Tensor:

@@ -219,7 +219,7 @@ def template_match(
     levels: LevelList,
     more_levels: LevelList = (),
     *,
-    sigma_vox: float = 2.5,
+    sigma_vox: float = 2.0,
     epsilon: float = 0.3,
     device: torch.device | str = "cpu",
 ) -> TemplateMatch:

@@ -1,6 +1,6 @@
 """Save what registration finds, subject by subject, so that a run that was stopped goes on where it was."""
 
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from monai_fair.data.artifacts import atomic_path, fingerprint, read_json, read_tensors, write_json, write_tensors
+from monai_fair.engines.code_table import write_codes
 from monai_fair.engines.registration_evaluator import RegistrationEvaluator
 from monai_fair.engines.registration_files import (
+    SubjectTruth,
     TemplateSpace,
     check_exports,
     measures,
@@ -20,7 +22,7 @@ from monai_fair.engines.registration_files import (
     write_subject,
 )
 from monai_fair.engines.subject_fit import Deformations
-from monai_fair.errors import ArtifactError
+from monai_fair.errors import ArtifactError, MonaiFairError, RegistrationError
 
 _KIND = "registered_subject"
 
@@ -41,6 +43,12 @@ class RegistrationSaver:
         truth: path patterns of what is known, for evaluation; see
             :func:`~monai_fair.engines.registration_files.read_truth`.
         max_folds: share of the brain's voxels that may fold; above it the subject counts as failed.
+        shard: part ``k`` of ``n``, from 0: rows ``k, k + n, ...`` of the datalist are left for this run. The tables are
+            of all rows; of several parts, the one that finishes last writes them.
+
+    Raises:
+        RegistrationError: if ``shard`` or ``exports`` is something else, or a subject has several rows.
+        ArtifactError: if the folder is of other settings.
     """
 
     def __init__(
@@ -54,33 +62,36 @@ class RegistrationSaver:
         dataset_dir: str | Path = ".",
         truth: Mapping[str, Any] | None = None,
         max_folds: float = 0.01,
+        shard: Sequence[int] = (0, 1),
     ) -> None:
         self.folder = Path(output_dir)
         self.space = space
-        self.datalist = list(datalist)
+        self.datalist = _check_subjects(datalist)
         self.settings = dict(settings)
         self.exports = check_exports(exports)
         self.root = Path(dataset_dir)
         self.truth = dict(truth or {})
         self.max_folds = max_folds
+        self.shard = _check_shard(shard)
         self.key = fingerprint([self.settings, self.truth, sorted(self.exports)])
         self._bind()
 
     def attach(self, engine: RegistrationEvaluator) -> None:
         """Register with the evaluator."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.save_batch)
-        engine.add_event_handler(Events.COMPLETED, lambda _: self.write_tables())
+        engine.add_event_handler(Events.COMPLETED, lambda _: self._finish())
 
     def run(self, evaluator: RegistrationEvaluator) -> None:
         """Register what is not finished; when nothing is left, write the tables only."""
         if self.unfinished():
             evaluator.run()
         else:
-            self.write_tables()
+            self._finish()
 
     def unfinished(self) -> list[dict[str, Any]]:
-        """Return the rows of the datalist without a result; a failed subject is tried again."""
-        return [dict(row) for row in self.datalist if self._finished(row) is None]
+        """Return the rows of this shard without a result; a failed subject is tried again."""
+        part, parts = self.shard
+        return [dict(row) for row in self.datalist[part::parts] if self._finished(row) is None]
 
     def save_batch(self, engine: Engine) -> None:
         """Write the files and rows of a batch."""
@@ -98,28 +109,37 @@ class RegistrationSaver:
         """Write ``registration.csv`` and ``codes.safetensors`` from all finished subjects."""
         rows, codes, names = [], [], []
         for row in self.datalist:
-            name = _bare(row)
             path = self._path(row, "registration.json")
             if not path.is_file():
                 continue
             found = read_json(path, _KIND)["row"]
             rows.append(found)
             if found["status"] == "registered":
-                codes.append(read_tensors(self._path(row, "code.safetensors"))[0]["code"])
-                names.append(name)
+                codes.append(torch.from_numpy(read_tensors(self._path(row, "code.safetensors"))[0]["code"]))
+                names.append(found["subject_id"])
         with atomic_path(self.folder / "registration.csv") as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False)
         if codes:
-            stacked = torch.stack([torch.from_numpy(code) for code in codes]).numpy()
-            header = {"kind": "codes", "subject_ids": json.dumps(names), "settings": fingerprint(self.settings)}
-            write_tensors(self.folder / "codes.safetensors", {"codes": stacked}, header)
+            network = str(self.settings.get("model_sha256", ""))
+            write_codes(self.folder / "codes.safetensors", names, torch.stack(codes), network_fingerprint=network)
+
+    def _finish(self) -> None:
+        """Write the tables, unless other shards still have rows to do: theirs would be missing."""
+        if self.shard[1] == 1 or all(self._path(row, "registration.json").is_file() for row in self.datalist):
+            self.write_tables()
 
     def _bind(self) -> None:
         """Bind the folder to these settings."""
         path = self.folder / "registration.json"
-        if path.is_file() and read_json(path, "registration")["key"] != self.key:
-            raise ArtifactError(f"{path}: made with other settings; choose another output_dir or remove the folder")
-        write_json(path, "registration", {"key": self.key, "settings": self.settings, "truth": self.truth})
+        own = {"settings": self.settings, "truth": self.truth, "exports": sorted(self.exports)}
+        if path.is_file():
+            saved = read_json(path, "registration")
+            if saved["key"] != self.key:
+                raise ArtifactError(
+                    f"{path}: made with other settings ({_changes(saved, own)}); choose another output_dir or remove "
+                    "the folder"
+                )
+        write_json(path, "registration", {"key": self.key, **own})
 
     def _finished(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
         path = self._path(row, "registration.json")
@@ -153,10 +173,11 @@ class RegistrationSaver:
             self._write_row(row, {"status": "failed", "reason": reason})
             return
         truth, reason = read_or_reason(self.truth, _bare(row), self.root, self.space)
-        quality = measures(self.space, image, fields[""], inverse=fields["inverse"], truth=truth, before=True)
-        if "_codes" in fields:
-            codes = measures(self.space, image, fields["_codes"], inverse=None, truth=truth, before=False)
-            quality |= {f"{name}_codes": value for name, value in codes.items()}
+        try:
+            quality = self._measures(image, fields, truth)
+        except MonaiFairError as error:  # such as a brain that was moved out of the image
+            self._write_row(row, {"status": "failed", "reason": str(error)})
+            return
         folded = quality["folds"] > self.max_folds
         if folded:
             reason = f"{100 * quality['folds']:.2f} % of the brain folds, more than {100 * self.max_folds:g} %"
@@ -182,6 +203,36 @@ class RegistrationSaver:
         }
         self._write_row(row, content)
 
+    def _measures(self, image: Tensor, fields: Mapping[str, Tensor], truth: SubjectTruth | None) -> dict[str, float]:
+        quality = measures(self.space, image, fields[""], inverse=fields["inverse"], truth=truth, before=True)
+        if "_codes" in fields:
+            codes = measures(self.space, image, fields["_codes"], inverse=None, truth=truth, before=False)
+            quality |= {f"{name}_codes": value for name, value in codes.items()}
+        return quality
+
+
+def _changes(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Name the settings that two runs do not share, with both values."""
+    then, now = ({**run["settings"], "truth": run["truth"], "exports": run.get("exports")} for run in (saved, own))
+    return "; ".join(
+        f"{name}: {then.get(name, 'not set')} there, {now.get(name, 'not set')} now"
+        for name in sorted({*then, *now})
+        if fingerprint(then.get(name)) != fingerprint(now.get(name))
+    )
+
+
+def _check_subjects(datalist: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the datalist, or raise where two images would share one subject's folder."""
+    names = Counter(_bare(row) for row in datalist)
+    several = [name for name, count in names.items() if count > 1]
+    if several:
+        shown = ", ".join(several[:5]) + (", ..." if len(several) > 5 else "")
+        raise RegistrationError(
+            f"registration: expected one image for each subject, {len(several)} of {len(names)} have more ({shown}); "
+            "keep one in the manifest, or give every scan a subject_id of its own"
+        )
+    return list(datalist)
+
 
 def _answers(found: Deformations, network: Any) -> dict[str, Tensor]:
     """Return dense fields: the answer, its inverse, and the answer of the codes alone where that is another one."""
@@ -189,6 +240,16 @@ def _answers(found: Deformations, network: Any) -> dict[str, Tensor]:
     if bool(found.residual.any()):
         fields["_codes"] = found.without_residual().displacement(network)
     return fields
+
+
+def _check_shard(shard: Sequence[int]) -> tuple[int, int]:
+    numbers = list(shard) if isinstance(shard, Sequence) else [shard]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+    if not whole or len(numbers) != 2 or not 0 <= numbers[0] < numbers[1]:
+        raise RegistrationError(
+            f"shard: expected a part and how many there are, from [0, n] to [n - 1, n], got {shard!r}"
+        )
+    return numbers[0], numbers[1]
 
 
 def _bare(row: Mapping[str, Any]) -> str:

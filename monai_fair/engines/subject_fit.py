@@ -12,6 +12,8 @@ from monai_fair.engines.image_match import Level, LevelList, TemplateMatch
 from monai_fair.errors import RegistrationError
 from monai_fair.networks import DeformationINR
 
+CONTRASTS = ("same", "any")
+_RECOLOURINGS = 3  # of the template at each level of the codes, where it still moves far
 Offsets = tuple[int, int, int]
 
 
@@ -56,6 +58,11 @@ class SubjectFit(Inferer):
         smoothness: weight of the roughness of code fields and of residuals, per squared voxel.
         iterations: conjugate gradients within a step.
         thinning: of the curvature at stride 1, see :func:`residual_step`.
+        contrast: ``same`` compares with the template as it is, which bears with bias fields and changes of gain;
+            ``any`` first gives the template each subject's contrast (:mod:`monai_fair.engines.contrast`).
+
+    Raises:
+        RegistrationError: if there is no level for the codes, ``match`` is of other levels, or the contrast is unknown.
     """
 
     def __init__(
@@ -67,13 +74,20 @@ class SubjectFit(Inferer):
         smoothness: float = 0.1,
         iterations: int = 8,
         thinning: int = 2,
+        contrast: str = "same",
     ) -> None:
         super().__init__()
+        if contrast not in CONTRASTS:
+            raise RegistrationError(f"contrast: expected one of {', '.join(CONTRASTS)}, got {contrast!r}; give one")
+        self.contrast = contrast
         self.match = match
         if not code_levels:
             raise RegistrationError("code_levels: expected at least one level, got none")
         self.code_levels = Level.parse(code_levels)
         self.residual_levels = Level.parse(residual_levels)
+        blurs = tuple(level.blur_vox for level in (*self.code_levels, *self.residual_levels))
+        if match.blurs_vox != blurs:
+            raise RegistrationError(f"match: expected one made for the levels' blurs {blurs}, got {match.blurs_vox}")
         self.smoothness = smoothness
         self.iterations = iterations
         self.thinning = thinning
@@ -86,7 +100,16 @@ class SubjectFit(Inferer):
             inputs: images on the template's grid, shape ``(B, D, H, W)``.
             network: maps codes to deformations.
             codes: where to start, shape ``(B, *code_shape)``; zeros by default.
+
+        Raises:
+            RegistrationError: if images, template and network are of different shapes.
         """
+        shapes = tuple(inputs.shape[1:]), tuple(self.match.mask.shape), network.lattice.image_shape
+        if len(set(shapes)) > 1:
+            raise RegistrationError(
+                f"registration: expected images, template and network of one shape, got {shapes[0]}, {shapes[1]} and "
+                f"{shapes[2]}"
+            )
         network.eval()
         if codes is None:
             codes = inputs.new_zeros(len(inputs), *network.code_shape)
@@ -99,10 +122,13 @@ class SubjectFit(Inferer):
         metric = CodeMetric.of(network)
         for number, level in enumerate(self.code_levels):
             subjects = self.match.normalised(images, number)
-            for offsets in itertools.islice(shifts(level.stride), level.steps):
+            templates = None
+            for count, offsets in enumerate(itertools.islice(shifts(level.stride), level.steps)):
                 grid = network.lattice.sampling_grid(level.stride, offsets)
                 linear = network.linearise(found.codes, grid)
-                match = self.match(linear.displacement, subjects[(..., *grid.slices)], grid, number)
+                if self.contrast == "any" and count < _RECOLOURINGS:
+                    templates = self.match.recoloured(linear.displacement, images, grid, number)
+                match = self.match(linear.displacement, subjects[(..., *grid.slices)], grid, number, templates)
                 step = code_step(
                     found.codes,
                     linear,
@@ -120,10 +146,13 @@ class SubjectFit(Inferer):
         lattice = network.lattice
         for number, level in enumerate(self.residual_levels, start=len(self.code_levels)):
             subjects = self.match.normalised(images, number)
-            for offsets in itertools.islice(shifts(level.stride), level.steps):
+            templates = None
+            for count, offsets in enumerate(itertools.islice(shifts(level.stride), level.steps)):
                 grid = lattice.sampling_grid(level.stride, offsets)
                 displacement = network.forward(found.codes, grid, found.residual)
-                match = self.match(displacement, subjects[(..., *grid.slices)], grid, number)
+                if self.contrast == "any" and count == 0:
+                    templates = self.match.recoloured(displacement, images, grid, number)
+                match = self.match(displacement, subjects[(..., *grid.slices)], grid, number, templates)
                 step = residual_step(
                     found.residual,
                     match,

@@ -41,7 +41,7 @@ class SubjectImages(Dataset):
         row = dict(self.data[index])
         try:
             volume = read_on_grid(Path(row["image"]), self.grid)
-        except MonaiFairError as error:
+        except (MonaiFairError, OSError) as error:
             return {**row, "path": row["image"], "image": None, "reason": str(error)}
         return {**row, "path": row["image"], "image": torch.from_numpy(volume.array), "reason": ""}
 

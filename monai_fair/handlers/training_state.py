@@ -54,17 +54,24 @@ class EarlyStopping:
     Args:
         patience: validations without improvement before the training stops.
         evaluator: the validation evaluator; a larger key metric is better.
+        start: epochs at the beginning that do not count, such as those of coarser levels.
     """
 
-    def __init__(self, patience: int, evaluator: Evaluator) -> None:
+    def __init__(self, patience: int, evaluator: Evaluator, *, start: int = 0) -> None:
         self.patience = patience
         self.evaluator = evaluator
+        self.start = start
         self.handler: ignite.handlers.EarlyStopping | None = None
 
     def attach(self, engine: Trainer) -> None:
         """Register with a MONAI trainer, after the handler that runs the validation."""
         self.handler = ignite.handlers.EarlyStopping(self.patience, self._score, engine)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.handler)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._count)
+
+    def _count(self, engine: Trainer) -> None:
+        assert self.handler is not None
+        if engine.state.epoch > self.start:
+            self.handler(engine)
 
     def _score(self, _: Engine) -> float:
         state = self.evaluator.state

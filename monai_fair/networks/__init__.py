@@ -6,15 +6,21 @@ from monai_fair.networks.deformation import DeformationINR, Linearised
 from monai_fair.networks.imagenet import load_imagenet_weights
 from monai_fair.networks.lattice_inr import LatticeINR
 from monai_fair.networks.layer_input import LayerInput, unwrapped
+from monai_fair.networks.modulated_siren import ModulatedSIREN
+from monai_fair.networks.siren_inr import ConditionedSIREN
+from monai_fair.networks.warping import TemplateWarp
 
 __all__ = [
+    "ConditionedSIREN",
     "ControlLattice",
     "CoordinateTrunk",
     "DeformationINR",
     "LatticeINR",
     "LayerInput",
     "Linearised",
+    "ModulatedSIREN",
     "SamplingGrid",
+    "TemplateWarp",
     "load_imagenet_weights",
     "unwrapped",
 ]

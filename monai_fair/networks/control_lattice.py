@@ -47,7 +47,7 @@ class ControlLattice(nn.Module):
         roughness: the penalty of each cosine mode of the lattice, shape ``self.shape``.
 
     Raises:
-        GeometryError: if the shape has not three axes of 2 voxels or more, or the spacing is below 1.
+        GeometryError: if the shape has not three axes of 2 voxels or more, or spacing or order are below 1.
     """
 
     roughness: Tensor
@@ -57,10 +57,10 @@ class ControlLattice(nn.Module):
 
     def __init__(self, image_shape: Sequence[int], spacing: float = 4.0, *, order: int = 4) -> None:
         super().__init__()
-        if len(image_shape) != 3 or min(image_shape) < 2 or spacing < 1:
+        if len(image_shape) != 3 or min(image_shape) < 2 or not 1 <= spacing < math.inf or order < 1:
             raise GeometryError(
-                f"control lattice: expected three axes of at least 2 voxels and a spacing of at least 1 voxel, got "
-                f"{tuple(image_shape)} and {spacing}"
+                f"control lattice: expected three axes of at least 2 voxels, a spacing of at least 1 voxel and an "
+                f"order of at least 1, got {tuple(image_shape)}, {spacing} and {order}"
             )
         self.image_shape = (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
         self.spacing = float(spacing)
@@ -86,7 +86,7 @@ class ControlLattice(nn.Module):
 
     def control_points(self) -> Tensor:
         """Return the positions of the control points in voxels, shape ``(P, 3)``."""
-        axes = [(torch.arange(size, device=self.roughness.device) - 1.0) * self.spacing for size in self.shape]
+        axes = [self._nodes(axis) for axis in range(3)]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
 
     def sampling_grid(self, stride: int = 1, offsets: Sequence[int] = (0, 0, 0)) -> SamplingGrid:
@@ -96,9 +96,9 @@ class ControlLattice(nn.Module):
             stride: in voxels.
             offsets: first voxel along each axis, from 0 to ``stride - 1``.
         """
-        device = self.roughness.device
+        like = self.roughness
         parts = [
-            torch.arange(offset, size, stride, dtype=torch.float32, device=device)
+            torch.arange(offset, size, stride, dtype=like.dtype, device=like.device)
             for offset, size in zip(offsets, self.image_shape, strict=True)
         ]
         weights = [self.spline_weights(position, axis) for axis, position in enumerate(parts)]
@@ -109,11 +109,21 @@ class ControlLattice(nn.Module):
 
     def spline_weights(self, positions: Tensor, axis: int) -> Tensor:
         """Return the control points' splines at ``positions`` in voxels, shape ``(N, self.shape[axis])``."""
-        nodes = torch.arange(self.shape[axis], device=positions.device) - 1.0
+        nodes = torch.arange(self.shape[axis], dtype=positions.dtype, device=positions.device) - 1.0
         distance = (positions[:, None] / self.spacing - nodes).abs()
         near = (4.0 - 6.0 * distance**2 + 3.0 * distance**3) / 6.0
         far = (2.0 - distance).clamp_min(0.0) ** 3 / 6.0
         return torch.where(distance < 1.0, near, far)
+
+    def node_weights(self, axis: int) -> Tensor:
+        """Return the splines at the control points, shape ``(self.shape[axis], self.shape[axis])``, invertible.
+
+        At the outermost ones a spline from beyond the lattice is missing. Its coefficient counts as the next one on a
+        line, so that constant and linear fields are read right there too: the value is the coefficient.
+        """
+        weights = self.spline_weights(self._nodes(axis), axis)
+        weights[[0, -1]] = torch.eye(len(weights), dtype=weights.dtype, device=weights.device)[[0, -1]]
+        return weights
 
     @staticmethod
     def upsample(coefficients: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -154,7 +164,7 @@ class ControlLattice(nn.Module):
         """Return the roughness of fields, summed over control points and channels, shape ``(B,)``.
 
         With ``order`` 2 it is the bending energy, mixed terms with their factor 2 included, in differences over one
-        control spacing; the faces are free.
+        control spacing. Across its faces the lattice counts as mirrored, so only constant fields cost nothing.
         """
         return (coefficients * self.spectral(coefficients, self.roughness)).flatten(1).sum(dim=1)
 
@@ -168,7 +178,7 @@ class ControlLattice(nn.Module):
             velocity: coefficients in voxels, shape ``(B, 3, *self.shape)``.
             steps: squarings.
         """
-        nodes = [self.spline_weights(self._nodes(axis), axis) for axis in range(3)]
+        nodes = [self.node_weights(axis) for axis in range(3)]
         field = self.upsample(velocity, nodes) / self.spacing / 2**steps
         for _ in range(steps):
             field = compose(field, field)
@@ -176,7 +186,8 @@ class ControlLattice(nn.Module):
         return self.upsample(field * self.spacing, inverse)
 
     def _nodes(self, axis: int) -> Tensor:
-        return (torch.arange(self.shape[axis], device=self.roughness.device) - 1.0) * self.spacing
+        like = self.roughness
+        return (torch.arange(self.shape[axis], dtype=like.dtype, device=like.device) - 1.0) * self.spacing
 
 
 def _difference_gram(size: int) -> Tensor:

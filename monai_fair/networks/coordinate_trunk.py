@@ -19,13 +19,13 @@ class CoordinateTrunk(nn.Module):
         image_shape: voxels along the three array axes; a frequency is counted per voxel, so that long axes get more.
         width: number of features.
         hidden: width of the hidden layers.
-        depth: number of hidden layers.
+        depth: number of hidden layers; 0 makes the change linear.
     """
 
     frequencies: Tensor
     extent: Tensor
 
-    def __init__(self, image_shape: Sequence[int], *, width: int = 384, hidden: int = 256, depth: int = 2) -> None:
+    def __init__(self, image_shape: Sequence[int], *, width: int = 512, hidden: int = 128, depth: int = 2) -> None:
         super().__init__()
         self.width = width
         self.register_buffer("extent", torch.tensor(image_shape, dtype=torch.float32), persistent=False)
@@ -34,7 +34,7 @@ class CoordinateTrunk(nn.Module):
         layers: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), nn.GELU()]
-        last = nn.Linear(hidden, width)
+        last = nn.Linear(sizes[-1], width)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.change = nn.Sequential(*layers, last)
@@ -49,11 +49,16 @@ class CoordinateTrunk(nn.Module):
 
 def _lowest_frequencies(image_shape: Sequence[int], count: int) -> Tensor:
     """Return the ``count`` triples of half waves over the image with the lowest frequency, shape ``(count, 3)``."""
-    limit = 1
-    while limit**3 < 8 * count:
-        limit += 1
     longest = max(image_shape)
-    triples = list(itertools.product(*(range(math.ceil(limit * size / longest) + 1) for size in image_shape)))
-    squared = [sum((wave / size) ** 2 for wave, size in zip(triple, image_shape, strict=True)) for triple in triples]
-    order = sorted(range(len(triples)), key=lambda place: (squared[place], triples[place]))
-    return torch.tensor([triples[place] for place in order[:count]], dtype=torch.float32)
+    limit = 0
+    inside: list[tuple[float, tuple[int, ...]]] = []
+    while len(inside) < count:
+        # all triples up to this radius lie in the box, so that none of the lowest is missed on a short axis
+        limit += 1
+        box = (range(math.ceil(limit * size / longest) + 1) for size in image_shape)
+        squared = (
+            (sum((wave / size) ** 2 for wave, size in zip(triple, image_shape, strict=True)), triple)
+            for triple in itertools.product(*box)
+        )
+        inside = [pair for pair in squared if pair[0] <= (limit / longest) ** 2]
+    return torch.tensor([triple for _, triple in sorted(inside)[:count]], dtype=torch.float32)

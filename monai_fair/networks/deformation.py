@@ -66,9 +66,13 @@ class DeformationINR(nn.Module, ABC):
         def deform(value: Tensor) -> Tensor:
             return self.forward(value, grid, residual)
 
-        displacement, push = torch.func.linearize(deform, codes)
-        pull = torch.func.vjp(deform, codes)[1]
-        return Linearised(displacement, push, lambda values: pull(values)[0])
+        def push(change: Tensor) -> Tensor:
+            moved: Tensor = torch.func.jvp(deform, (codes,), (change,))[1]
+            return moved
+
+        outcome = torch.func.vjp(deform, codes)
+        pull = outcome[1]
+        return Linearised(outcome[0], push, lambda values: pull(values)[0])
 
     @contextmanager
     def held(self) -> Iterator[None]:

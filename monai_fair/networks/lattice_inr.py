@@ -1,12 +1,13 @@
 """A shared trunk evaluated on a control lattice; a subject's code is its last layer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from monai_fair.errors import GeometryError
 from monai_fair.geometry import invert
 from monai_fair.networks.control_lattice import ControlLattice, SamplingGrid
 from monai_fair.networks.coordinate_trunk import CoordinateTrunk
@@ -29,6 +30,9 @@ class LatticeINR(DeformationINR):
         integration_steps: 0 reads the field as a displacement; above 0 as a stationary velocity, integrated with so
             many squarings, whose inverse is the flow of its negative.
         amp: compute the trunk in bfloat16.
+
+    Raises:
+        GeometryError: if the image or the lattice cannot be used, or ``integration_steps`` is below 0.
     """
 
     def __init__(
@@ -37,32 +41,38 @@ class LatticeINR(DeformationINR):
         *,
         spacing: float = 4.0,
         order: int = 4,
-        width: int = 384,
-        hidden: int = 256,
+        width: int = 512,
+        hidden: int = 128,
         depth: int = 2,
         integration_steps: int = 0,
         amp: bool = False,
     ) -> None:
+        if integration_steps < 0:
+            raise GeometryError(f"integration_steps: expected 0 (a displacement) or more, got {integration_steps}")
         super().__init__(ControlLattice(image_shape, spacing, order=order), (3, width))
         self.trunk = CoordinateTrunk(self.lattice.image_shape, width=width, hidden=hidden, depth=depth)
         self.integration_steps = integration_steps
         self.amp = amp
         self._kept: Tensor | None = None
         self._holding = False
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     def basis(self) -> Tensor:
         """Return the trunk's features at the control points, shape ``(P, width)``; kept in evaluation mode."""
         if self._kept is not None:
             return self._kept
+        if self.training and not self._holding:
+            return self._features()
+        # what is kept serves later calls too, whichever mode of differentiation this one is in
+        with torch.inference_mode(False), torch.set_grad_enabled(self.training):
+            self._kept = self._features()
+        return self._kept
+
+    def _features(self) -> Tensor:
         points = self.lattice.control_points()
         with torch.autocast(points.device.type, torch.bfloat16, enabled=self.amp):
             features: Tensor = self.trunk(points)
-        features = features.float()
-        if not self.training:
-            features = features.detach()
-        if self._holding or not self.training:
-            self._kept = features
-        return features
+        return features.to(points.dtype)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -77,6 +87,12 @@ class LatticeINR(DeformationINR):
         """Switch the mode and forget the kept features."""
         self._kept = None
         return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # every change of device or type comes through here
+        self._kept = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def coefficients(self, codes: Tensor) -> Tensor:
         """Return the lattice coefficients of ``codes``, shape ``(B, 3, *lattice.shape)``."""
@@ -130,3 +146,8 @@ class LatticeINR(DeformationINR):
         if residual is not None:
             field = field + residual
         return self.lattice.integrate(field, self.integration_steps) if self.integration_steps else field
+
+
+def _forget(network: nn.Module, _: object) -> None:
+    assert isinstance(network, LatticeINR)
+    network._kept = None

@@ -6,6 +6,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from monai_fair.errors import MonaiFairError
+
 
 class ModulatedSIREN(nn.Module):
     """SIREN conditioned by a code: ``h_l = sin(omega ((1 + S_l z) (W_l h_(l-1) + b_l) + A_l z))``, then ``V h``.
@@ -17,6 +19,9 @@ class ModulatedSIREN(nn.Module):
         omega: frequency of the sines.
         scaled: learn the scales ``S`` too, which start at zero; otherwise a code shifts phases alone, as in functa.
 
+    Raises:
+        MonaiFairError: if ``depth`` is below 1.
+
     References:
         Sitzmann et al., Implicit neural representations with periodic activation functions, NeurIPS 2020 (the sines
         and the initial weights). Dupont et al., From data to functa, ICML 2022 (the shifts).
@@ -26,6 +31,8 @@ class ModulatedSIREN(nn.Module):
         self, code_size: int, *, hidden: int = 128, depth: int = 3, omega: float = 30.0, scaled: bool = False
     ) -> None:
         super().__init__()
+        if depth < 1:
+            raise MonaiFairError(f"depth: expected 1 layer of sines or more, got {depth}")
         self.omega = omega
         sizes = [3, *[hidden] * depth]
         linear = [nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes)]
@@ -67,7 +74,8 @@ class ModulatedSIREN(nn.Module):
             slopes.append(self.omega * torch.cos(phase))
             values = torch.sin(phase)
 
-        parts = len(self.layers)
+        weights = [layer.weight for layer in self.layers if isinstance(layer, nn.Linear)]
+        parts = len(weights)
         by_shift = self.shift.weight.chunk(parts)
         by_scale = None if self.scale is None else self.scale.weight.chunk(parts)
         rows = self.last.weight
@@ -78,13 +86,15 @@ class ModulatedSIREN(nn.Module):
             if by_scale is not None:
                 found = found + (rows * plain[number][..., None, :]) @ by_scale[number]
             if number > 0:
-                rows = (rows * scales[number][..., None, :]) @ self.layers[number].weight
+                rows = (rows * scales[number][..., None, :]) @ weights[number]
         return found
 
     def _shifts(self, codes: Tensor) -> tuple[Tensor, ...]:
-        return self.shift(codes)[:, None].chunk(len(self.layers), dim=-1)
+        shifts: tuple[Tensor, ...] = torch.chunk(self.shift(codes)[:, None], len(self.layers), dim=-1)
+        return shifts
 
     def _scales(self, codes: Tensor) -> tuple[Tensor, ...]:
         if self.scale is None:
             return (codes.new_ones(1, 1, 1),) * len(self.layers)
-        return (1.0 + self.scale(codes)[:, None]).chunk(len(self.layers), dim=-1)
+        scales: tuple[Tensor, ...] = torch.chunk(1.0 + self.scale(codes)[:, None], len(self.layers), dim=-1)
+        return scales

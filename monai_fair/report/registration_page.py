@@ -119,7 +119,8 @@ def _pictured(
             )
         volumes = load_subject(own[0], subject_files(folder, subject_id), template)
     except MonaiFairError as error:
-        return Pictured(subject_id, rank, None, str(error))
+        # the page may travel: a reason names files under the folder, not where the folder lies
+        return Pictured(subject_id, rank, None, str(error).replace(f"{folder}/", ""))
     return Pictured(subject_id, rank, volumes)
 
 

@@ -1,11 +1,11 @@
-"""A tiny simulated cohort, and runs of the bundle on it within the test process."""
+"""Tiny simulated cohorts, and runs of the bundles on them within the test process."""
 
 import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import monai
 import pytest
@@ -13,39 +13,35 @@ import torch
 from ignite import distributed as idist
 from monai.bundle import ConfigWorkflow
 from monai.bundle import run as run_bundle
+from monai.bundle.config_item import ConfigComponent, ConfigExpression
+from monai.bundle.utils import ID_SEP_KEY
 
 from monai_fair.data import build_manifest, write_manifest
-from monai_fair.simulation import simulate_skin
+from monai_fair.simulation import BrainCohort, simulate_brain, simulate_skin
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "fair_image_classification"
+BUNDLES = Path(__file__).parents[2] / "bundles"
+DONE_ELSEWHERE = ("imports", "initialize", "run", "finalize", "_meta_")
 
 
 class Bundle:
-    """The bundle with options that make a run take less than a second."""
+    """A bundle with options that make a run take about a second."""
 
-    root = BUNDLE
-    configs = BUNDLE / "configs"
+    name: str
+    tiny: dict[str, Any]
+    tiny_network: dict[str, Any]
 
     def __init__(self, cohort: Path) -> None:
         self.cohort = cohort
+        self.root = BUNDLES / self.name
+        self.configs = self.root / "configs"
 
     def files(self, *names: str) -> list[str]:
         return [name if "/" in name else str(self.configs / f"{name}.yaml") for name in names]
 
     def options(self, output: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-        tiny: dict[str, Any] = {
-            "bundle_root": str(self.root),
-            "dataset_dir": str(self.cohort),
-            "output_dir": str(output),
-            "image_size": 28,
-            "max_epochs": 1,
-            "pretrained": False,
-            "num_workers": 0,
-            "progress": False,
-        }
-        if overrides.pop("tiny_network", True):
-            tiny |= {"network_def#layers": [1, 1, 1, 1], "network_def#block_inplanes": [4, 8, 8, 16]}
-        return tiny | overrides
+        own = {"bundle_root": str(self.root), "dataset_dir": str(self.cohort), "output_dir": str(output)}
+        network = self.tiny_network if overrides.pop("tiny_network", True) else {}
+        return {**own, "progress": False, **self.tiny, **network, **overrides}
 
     def workflow(
         self, *names: str, output: Path, kind: str | None = None, initialize: bool = True, **overrides: Any
@@ -56,10 +52,31 @@ class Bundle:
             workflow.initialize()
         return workflow
 
+    @staticmethod
+    def build_all(workflow: ConfigWorkflow, *, but: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Instantiate every component and evaluate every expression, whether or not a run would reach it."""
+        parser = workflow.parser
+        parser.parse()
+        built = {}
+        for name, item in parser.ref_resolver.items.items():
+            ours = name.split(ID_SEP_KEY)[0] not in (*DONE_ELSEWHERE, *but)
+            if ours and isinstance(item, ConfigComponent | ConfigExpression):
+                built[name.replace(ID_SEP_KEY, "#")] = parser.get_parsed_content(name)
+        return built
+
     def run(self, *names: str, output: Path, **overrides: Any) -> Path:
         """Do what ``python -m monai.bundle run`` does; by default train on small images."""
         run_bundle(config_file=self.files(*names), **self.options(output, overrides))
         return output
+
+    def infer(self, output: Path, model: Path, *overlays: str, **overrides: Any) -> Path:
+        return self.run("inference", *overlays, output=output, ckpt_path=str(model), **overrides)
+
+
+class ClassificationBundle(Bundle):
+    name = "fair_image_classification"
+    tiny: ClassVar = {"image_size": 28, "max_epochs": 1, "pretrained": False, "num_workers": 0}
+    tiny_network: ClassVar = {"network_def#layers": [1, 1, 1, 1], "network_def#block_inplanes": [4, 8, 8, 16]}
 
     def train(self, output: Path, *overlays: str, **overrides: Any) -> Path:
         return self.run("train", "small", *overlays, output=output, **overrides)
@@ -67,8 +84,28 @@ class Bundle:
     def evaluate(self, output: Path, *overlays: str, **overrides: Any) -> Path:
         return self.run("train", "small", *overlays, "evaluate", output=output, **overrides)
 
+
+class RegistrationBundle(Bundle):
+    name = "brain_mri_inr_registration"
+    tiny: ClassVar = {
+        "levels": [[1.0, 3, 2], [0.5, 2, 2]],
+        "val_levels": [[1.0, 3, 2]],
+        "code_levels": [[1.0, 3, 3]],
+        "residual_levels": [[0.5, 2, 2]],
+        "iterations": 4,
+        "batch_size": 4,
+        "num_workers": 1,
+    }
+    tiny_network: ClassVar = {"network_def#width": 24, "network_def#hidden": 8}
+
+    def train(self, output: Path, *overlays: str, **overrides: Any) -> Path:
+        return self.run("train", *overlays, output=output, **overrides)
+
     def infer(self, output: Path, model: Path, *overlays: str, **overrides: Any) -> Path:
-        return self.run("inference", *overlays, output=output, ckpt_path=str(model), **overrides)
+        return super().infer(output, model, *overlays, **{"num_workers": 0, **overrides})
+
+    def evaluate(self, output: Path, model: Path, **overrides: Any) -> Path:
+        return self.infer(output, model, "evaluate", **{"page#workers": 1, **overrides})
 
 
 @pytest.fixture(scope="session")
@@ -80,15 +117,35 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle(cohort: Path) -> Bundle:
-    return Bundle(cohort)
+def brain_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six brains to fit, three to validate, three to test; of ellipsoids."""
+    shares = BrainCohort(train_share=0.5, val_share=0.25)
+    folder = tmp_path_factory.mktemp("brains")
+    return simulate_brain(folder, n=12, seed=1, anatomy="phantom", shape=(24, 28, 24), cohort=shares, num_workers=1)
 
 
 @pytest.fixture(scope="session")
-def trained(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(cohort: Path) -> ClassificationBundle:
+    return ClassificationBundle(cohort)
+
+
+@pytest.fixture(scope="session")
+def registration(brain_cohort: Path) -> RegistrationBundle:
+    return RegistrationBundle(brain_cohort)
+
+
+@pytest.fixture(scope="session")
+def trained(bundle: ClassificationBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished training of two epochs, not to be written to."""
     with _restored():
         return bundle.train(tmp_path_factory.mktemp("trained"), max_epochs=2)
+
+
+@pytest.fixture(scope="session")
+def fitted(registration: RegistrationBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished fit of a cohort, not to be written to."""
+    with _restored():
+        return registration.train(tmp_path_factory.mktemp("fitted"))
 
 
 @pytest.fixture(scope="session")

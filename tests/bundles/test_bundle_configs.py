@@ -11,30 +11,21 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
-from monai.bundle.config_item import ConfigComponent, ConfigExpression
-from monai.bundle.utils import ID_SEP_KEY
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from monai_fair.data.artifacts import sha256
-from monai_fair.engines import BundleStudy
+from monai_fair.engines import BundleStudy, CohortTrainer, RegistrationEvaluator, RegistrationSaver
+from monai_fair.networks import ControlLattice, LatticeINR
 
 # MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 
 SCHEMA = Path(__file__).parent / "meta_schema.json"
-DONE_ELSEWHERE = ("imports", "initialize", "run", "finalize", "_meta_")
 
 
-def build_all(workflow: ConfigWorkflow, *, but: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Instantiate every component and evaluate every expression, whether or not a run would reach it."""
-    parser = workflow.parser
-    parser.parse()
-    built = {}
-    for name, item in parser.ref_resolver.items.items():
-        ours = name.split(ID_SEP_KEY)[0] not in (*DONE_ELSEWHERE, *but)
-        if ours and isinstance(item, ConfigComponent | ConfigExpression):
-            built[name.replace(ID_SEP_KEY, "#")] = parser.get_parsed_content(name)
-    return built
+@pytest.fixture(params=["bundle", "registration"])
+def any_bundle(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +49,7 @@ def test_every_component_of_full_size_builds(
     if "evaluate" in names:
         options["ckpt_path"] = str(trained / "model.pt")
     workflow = bundle.workflow(*names, output=tmp_path, **options)
-    built = build_all(workflow)
+    built = bundle.build_all(workflow)
     assert isinstance(built["train#trainer"], SupervisedTrainer)
     assert isinstance(built["validate#evaluator"], SupervisedEvaluator)
     assert built["network"].fc.in_features == 512
@@ -69,13 +60,13 @@ def test_every_component_of_full_size_builds(
 
 @pytest.mark.parametrize("names", [("train", "small"), ("train", "small", "nir"), ("train", "rnflt")], ids="+".join)
 def test_every_component_of_an_overlay_builds(bundle: Any, tmp_path: Path, names: tuple[str, ...]) -> None:
-    built = build_all(bundle.workflow(*names, output=tmp_path, tracking_dir=str(tmp_path / "events")))
+    built = bundle.build_all(bundle.workflow(*names, output=tmp_path, tracking_dir=str(tmp_path / "events")))
     assert isinstance(built["train#trainer"], SupervisedTrainer)
 
 
 @pytest.mark.parametrize("names", [("inference",), ("inference", "rnflt")], ids="+".join)
 def test_every_component_of_inference_builds(bundle: Any, tmp_path: Path, names: tuple[str, ...]) -> None:
-    built = build_all(bundle.workflow(*names, output=tmp_path, save_features=True, tiny_network=False))
+    built = bundle.build_all(bundle.workflow(*names, output=tmp_path, save_features=True, tiny_network=False))
     assert isinstance(built["evaluator"], SupervisedEvaluator)
     assert built["network"].fc.in_features == 512
     assert len(built["dataset"]) == 60
@@ -90,9 +81,37 @@ def test_every_component_of_a_study_builds(bundle: Any, tmp_path: Path) -> None:
         dataset_dir=str(bundle.cohort),
         output_dir=str(tmp_path),
     )
-    study = build_all(workflow, but=("audit",))["study"]
+    study = bundle.build_all(workflow, but=("audit",))["study"]
     assert isinstance(study, BundleStudy)
     assert [run.name for run in study.runs] == [f"{arm}/seed_{seed}" for seed in range(5) for arm in ("erm", "nir")]
+
+
+def test_every_component_of_a_cohort_fit_builds(registration: Any, tmp_path: Path) -> None:
+    options = {"tiny_network": False, "tracking_dir": str(tmp_path / "events")}
+    built = registration.build_all(registration.workflow("train", output=tmp_path / "run", **options))
+    assert isinstance(built["train#trainer"], CohortTrainer)
+    assert isinstance(built["validate#evaluator"], RegistrationEvaluator)
+    metadata = json.loads((registration.configs / "metadata.json").read_text())
+    code = metadata["deformation_data_format"]["inputs"]["code"]
+    assert built["network"].code_shape == (code["num_channels"], *code["spatial_shape"])
+    assert built["network"].lattice.image_shape == (24, 28, 24)
+    assert built["max_epochs"] == built["train#trainer"].state.max_epochs == built["lr_scheduler"].T_max == 4
+    # a code for each subject asks which images can be read, so the copies are made here
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["cache"]
+
+
+@pytest.mark.parametrize("names", [("inference",), ("inference", "evaluate"), ("inference", "shards")], ids="+".join)
+def test_every_component_of_a_registration_builds(
+    registration: Any, fitted: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    # the page is a function of the finished table: test_registration_bundle.py looks at it
+    options = {"ckpt_path": str(fitted / "model.pt"), "tiny_network": False}
+    built = registration.build_all(registration.workflow(*names, output=tmp_path, **options), but=("page",))
+    assert isinstance(built["evaluator"], RegistrationEvaluator)
+    assert isinstance(built["saver"], RegistrationSaver)
+    assert isinstance(built["network"], LatticeINR)
+    assert len(built["dataset"]) == (3 if "evaluate" in names else 12)
+    assert [path.name for path in tmp_path.iterdir()] == ["registration.json"]  # binds the folder to its settings
 
 
 @pytest.fixture
@@ -115,7 +134,17 @@ def one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 @pytest.mark.parametrize("overlays", [(), ("nir",)], ids=["erm", "nir"])
 def test_every_component_of_multi_gpu_training_builds(bundle: Any, tmp_path: Path, overlays: tuple[str, ...]) -> None:
     names = ("train", "small", *overlays, "multi_gpu_train")
-    built = build_all(bundle.workflow(*names, output=tmp_path / "run", initialize=False))
+    built = bundle.build_all(bundle.workflow(*names, output=tmp_path / "run", initialize=False))
+    assert isinstance(built["network"], torch.nn.parallel.DistributedDataParallel)
+    assert isinstance(built["train#dataloader"].sampler, torch.utils.data.DistributedSampler)
+    assert isinstance(built["validate#dataloader"].sampler, torch.utils.data.DistributedSampler)
+    assert built["is_main"] is True
+
+
+@pytest.mark.usefixtures("one_process")
+def test_every_component_of_a_cohort_fit_in_processes_builds(registration: Any, tmp_path: Path) -> None:
+    workflow = registration.workflow("train", "multi_gpu_train", output=tmp_path, initialize=False)
+    built = registration.build_all(workflow)
     assert isinstance(built["network"], torch.nn.parallel.DistributedDataParallel)
     assert isinstance(built["train#dataloader"].sampler, torch.utils.data.DistributedSampler)
     assert isinstance(built["validate#dataloader"].sampler, torch.utils.data.DistributedSampler)
@@ -123,13 +152,22 @@ def test_every_component_of_multi_gpu_training_builds(bundle: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("names", "kind"),
-    [(("train",), "train"), (("train", "nir"), "train"), (("train", "small"), "train"), (("inference",), "infer")],
+    ("which", "model", "names", "kind"),
+    [
+        ("bundle", "trained", ("train",), "train"),
+        ("bundle", "trained", ("train", "nir"), "train"),
+        ("bundle", "trained", ("train", "small"), "train"),
+        ("bundle", "trained", ("inference",), "infer"),
+        ("registration", "fitted", ("train",), "train"),
+        ("registration", "fitted", ("inference",), "infer"),
+        ("registration", "fitted", ("inference", "evaluate"), "infer"),
+    ],
 )
 def test_the_properties_that_monai_looks_up_are_there(
-    bundle: Any, trained: Path, tmp_path: Path, names: tuple[str, ...], kind: str
+    request: pytest.FixtureRequest, tmp_path: Path, which: str, model: str, names: tuple[str, ...], kind: str
 ) -> None:
-    options = {"ckpt_path": str(trained / "model.pt")} if kind == "infer" else {}
+    bundle, folder = request.getfixturevalue(which), request.getfixturevalue(model)
+    options = {"ckpt_path": str(folder / "model.pt")} if kind == "infer" else {}
     workflow = bundle.workflow(*names, output=tmp_path, kind=kind, **options)
     assert workflow.check_properties() == []
     assert workflow.version == "0.1.0"
@@ -142,13 +180,13 @@ def _verify_metadata(meta_file: Path, tmp_path: Path) -> None:
     verify_metadata(meta_file=str(meta_file), filepath=str(schema), hash_val=sha256(schema), hash_type="sha256")
 
 
-def test_metadata_keeps_the_model_zoos_schema(bundle: Any, tmp_path: Path) -> None:
-    _verify_metadata(bundle.configs / "metadata.json", tmp_path)
+def test_metadata_keeps_the_model_zoos_schema(any_bundle: Any, tmp_path: Path) -> None:
+    _verify_metadata(any_bundle.configs / "metadata.json", tmp_path)
 
 
 @pytest.mark.parametrize("key", ["version", "network_data_format", "required_packages_version"])
-def test_metadata_without_a_required_key_would_be_refused(bundle: Any, tmp_path: Path, key: str) -> None:
-    content = json.loads((bundle.configs / "metadata.json").read_text())
+def test_metadata_without_a_required_key_would_be_refused(any_bundle: Any, tmp_path: Path, key: str) -> None:
+    content = json.loads((any_bundle.configs / "metadata.json").read_text())
     del content[key]
     broken = tmp_path / "metadata.json"
     broken.write_text(json.dumps(content))
@@ -156,10 +194,10 @@ def test_metadata_without_a_required_key_would_be_refused(bundle: Any, tmp_path:
         _verify_metadata(broken, tmp_path)
 
 
-def test_metadata_describes_this_version(bundle: Any) -> None:
+def test_metadata_describes_this_version(any_bundle: Any) -> None:
     import monai_fair
 
-    content = json.loads((bundle.configs / "metadata.json").read_text())
+    content = json.loads((any_bundle.configs / "metadata.json").read_text())
     assert content["version"] in content["changelog"]
     assert content["required_packages_version"]["monai-fair"] == monai_fair.__version__
 
@@ -172,6 +210,39 @@ def test_the_network_takes_and_gives_what_the_metadata_say(bundle: Any, config: 
         config_file=bundle.files(config)[0],
         device="cpu",
     )
+
+
+@pytest.mark.parametrize("config", ["train", "inference"])
+def test_the_deformation_takes_and_gives_what_the_metadata_say(registration: Any, tmp_path: Path, config: str) -> None:
+    """The network maps a code to a field; MONAI's check reads the format of both under the names image and pred."""
+    meta_file = registration.configs / "metadata.json"
+    said = json.loads(meta_file.read_text())["deformation_data_format"]
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(meta_file),
+        config_file=registration.files(config)[0],
+        device="cpu",
+        extra_forward_args={"grid": ControlLattice((24, 28, 24)).sampling_grid()},
+        dataset_dir=str(registration.cohort),
+        **{
+            "_meta_#network_data_format#inputs#image": said["inputs"]["code"],
+            "_meta_#network_data_format#outputs#pred": said["outputs"]["displacement"],
+        },
+    )
+
+
+def test_registration_takes_and_gives_what_the_metadata_say(registration: Any, fitted: Path, tmp_path: Path) -> None:
+    """From an image to a field it takes the inferer too, so MONAI's check of the network alone cannot be used."""
+    formats = json.loads((registration.configs / "metadata.json").read_text())["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    parser = registration.workflow("inference", output=tmp_path, ckpt_path=str(fitted / "model.pt")).parser
+    batch = parser.get_parsed_content("dataset")[0]["image"][None]
+    network = parser.get_parsed_content("network")
+    found = parser.get_parsed_content("inferer")(batch, network).displacement(network)
+    assert image["num_channels"] == len(batch)
+    assert (str(batch.dtype), str(found.dtype)) == (f"torch.{image['dtype']}", f"torch.{pred['dtype']}")
+    assert found.shape == (1, pred["num_channels"], *batch.shape[1:])
+    assert pred["value_range"][0] < float(found.min()) < float(found.max()) < pred["value_range"][1]
 
 
 # TorchScript is deprecated in torch, and is what MONAI's ckpt_export writes.
@@ -205,3 +276,18 @@ def test_inference_repeats_training_line_by_line_where_it_must(bundle: Any, tmp_
     assert inference["crop"] == train["validate"]["crop"]
     postprocessing = train["validate"]["postprocessing"]["transforms"]
     assert inference["postprocessing"]["transforms"] == postprocessing[:1]
+
+
+def test_registration_repeats_the_fit_line_by_line_where_it_must(registration: Any) -> None:
+    train, inference = (
+        ConfigWorkflow(registration.files(name), workflow_type=None).parser.config for name in ("train", "inference")
+    )
+    for key in ("network_def", "network", "space", "grid", "image_shape", "input_settings", "smoothness"):
+        assert inference[key] == train[key], key
+
+
+def test_inference_is_one_file(any_bundle: Any) -> None:
+    """MONAI Label reads exactly one file of a bundle, and drops a bundle with a .yml in silence."""
+    assert "%" not in (any_bundle.configs / "inference.yaml").read_text()
+    assert [path.name for path in any_bundle.configs.glob("inference*")] == ["inference.yaml"]
+    assert not list(any_bundle.configs.glob("*.yml"))

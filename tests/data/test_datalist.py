@@ -34,13 +34,14 @@ def test_exact_items(manifest: Path, tmp_path: Path) -> None:
             "row": number - 1,
             "subject_id": subject,
             "attributes": {"sex": sex, "age": age},
+            "split": split,
             "label": label,
             "weight": weight,
         }
-        for number, subject, sex, age, label, weight in [
-            (1, "p1", "female", "089", 0, 1.0),
-            (2, "p2", "", "", 1, 0.5),
-            (3, "p1", "female", "89+", 1, 2.0),
+        for number, subject, sex, age, split, label, weight in [
+            (1, "p1", "female", "089", "train", 0, 1.0),
+            (2, "p2", "", "", "val", 1, 0.5),
+            (3, "p1", "female", "89+", "train", 1, 2.0),
         ]
     ]
     assert load_datalist(manifest, tmp_path) == items

@@ -30,14 +30,17 @@ IMPORTS = {"import torch", "import monai", "import os", "import torch.distribute
            "import ignite.distributed as idist"}  # fmt: skip
 # an expression may call these, or methods of these names on a component (@name)
 CALLS = {
-    "dist.get_rank", "dist.init_process_group", "idist.get_world_size", "int",
+    "dist.get_rank", "dist.init_process_group", "idist.get_world_size", "int", "list",
     "monai.data.set_track_meta", "monai.handlers.from_engine", "monai.utils.set_determinism",
     "print", "torch.cuda.is_available", "torch.cuda.set_device", "torch.device",
     "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
 }  # fmt: skip
-METHODS = {"parameters", "run", "to"}
+METHODS = {"parameters", "run", "to", "unfinished"}
 VALUES = {"os.environ", "None", "True", "False"}
-ATTRIBUTES = {"predictions", "type"}
+ATTRIBUTES = {
+    "code_shape", "failures", "grid", "mask_source", "predictions", "shape", "source", "spacing_mm", "subject_ids",
+    "type",
+}  # fmt: skip
 NODES = (
     ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Load, ast.BinOp, ast.Add,
     ast.Mult, ast.FloorDiv, ast.Compare, ast.Eq, ast.Gt, ast.Is, ast.IfExp, ast.UnaryOp, ast.Not, ast.BoolOp, ast.Or,
