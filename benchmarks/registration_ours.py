@@ -1,0 +1,142 @@
+"""Our registration behind the interface of the peers: the one place that knows the engine.
+
+All unseen subjects go in one batch, so the
+seconds and the memory of the process are those of the batch.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from registration_peers import Prepared
+from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_fair import __version__
+from monai_fair.data import Volume, read_volume, write_displacement
+from monai_fair.engines import (
+    CodeTable,
+    CohortImages,
+    CohortTrainer,
+    SubjectFit,
+    TemplateSpace,
+    read_template,
+    template_match,
+)
+from monai_fair.networks import LatticeINR
+
+Field = npt.NDArray[np.float32]
+CONTRAST = os.environ.get("MONAI_FAIR_CONTRAST", "same")  # any: the template takes each subject's contrast
+
+
+FIT_LEVELS = [[2.0, 4, 5], [1.0, 4, 5], [0.5, 3, 5]]
+CODE_LEVELS = [[2.0, 4, 3], [1.0, 4, 2], [0.5, 2, 2]]
+RESIDUAL_LEVELS = [[0.3, 1, 3]]
+SMOOTHNESS = 0.1
+BATCH = 8
+
+
+def _space(template: Volume) -> TemplateSpace:
+    """Return the template with the mask that lies beside it, as the bundle reads them."""
+    return read_template(Path(template.source).parent)
+
+
+def _network(space: TemplateSpace) -> LatticeINR:
+    return LatticeINR(space.grid.shape, width=512, hidden=128)
+
+
+def fit_cohort(template: Volume, subjects: Sequence[Volume], model: Path) -> None:
+    """Fit the shared network to the training subjects and leave it in the folder ``model``; timed.
+
+    Args:
+        template: the image that is moved.
+        subjects: on the template's grid.
+        model: an empty folder.
+    """
+    torch.manual_seed(0)
+    space = _space(template)
+    match = template_match(space, FIT_LEVELS)
+    rows = [{"subject_id": f"s{number:04d}", "image": volume.source} for number, volume in enumerate(subjects)]
+    network = _network(space)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.9, 0.99))
+    with tempfile.TemporaryDirectory() as cache:
+        images = CohortImages(rows, space.grid, match, cache, progress=False)
+        codes = CodeTable(images.subject_ids, network.code_shape)
+        sampler = DistributedSampler(images, num_replicas=1, rank=0)
+        trainer = CohortTrainer(
+            "cpu",
+            DataLoader(images, batch_size=16, sampler=sampler),
+            network,
+            optimizer,
+            match,
+            codes,
+            levels=FIT_LEVELS,
+            smoothness=SMOOTHNESS,
+        )
+        trainer.run()
+    torch.save(network.state_dict(), model / "model.pt")
+    codes.save(model / "codes.safetensors")
+
+
+def ours(template: Volume, subjects: Sequence[Volume], model: Path, *, residual: bool) -> list[Field]:
+    """Register the template to unseen subjects; timed from the first statement to the last.
+
+    Args:
+        template: the image that is moved.
+        subjects: on the template's grid.
+        model: folder that :func:`fit_cohort` filled.
+        residual: codes and a free residual per subject, or codes only.
+
+    Returns:
+        One field per subject, shape ``(3, D, H, W)``, in voxels: ``subject(x) = template(x + u(x))``.
+    """
+    space = _space(template)
+    levels = RESIDUAL_LEVELS if residual else []
+    fit = SubjectFit(
+        template_match(space, CODE_LEVELS, levels),
+        code_levels=CODE_LEVELS,
+        residual_levels=levels,
+        smoothness=SMOOTHNESS,
+        iterations=10,
+        contrast=CONTRAST,
+    )
+    network = _network(space)
+    network.load_state_dict(torch.load(model / "model.pt", weights_only=True))
+    fields: list[Field] = []
+    for start in range(0, len(subjects), BATCH):
+        images = torch.stack([torch.from_numpy(volume.array) for volume in subjects[start : start + BATCH]])
+        fields += list(fit(images, network).displacement(network).numpy())
+    return fields
+
+
+def prepare(
+    method: str, template: Path, images: Sequence[Path], outs: Sequence[Path], *, model: Path, threads: int
+) -> Prepared:
+    """Read the images and return what is timed."""
+    torch.set_num_threads(threads)
+    moving, subjects = read_volume(template), [read_volume(path) for path in images]
+    model.mkdir(parents=True, exist_ok=True)
+    versions = {"monai_fair": __version__, "torch": version("torch")}
+
+    def run() -> Any:
+        if method == "ours_fit":
+            return fit_cohort(moving, subjects, model)
+        return ours(moving, subjects, model, residual=method == "ours_residual")
+
+    def write(fields: Any) -> None:
+        for out, field in zip(outs, fields or [], strict=True):
+            write_displacement(out, field, moving.grid)
+
+    def flops() -> float:
+        # a second run: counting slows the first
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return float(counter.get_total_flops())
+
+    return Prepared(run, write, versions, None if method == "ours_fit" else flops)
