@@ -221,18 +221,23 @@ def exponential(velocity_vox: Tensor, *, steps: int = 7) -> Tensor:
     return field
 
 
-def invert(displacement_vox: Tensor, *, iterations: int = 30) -> Tensor:
+def invert(displacement_vox: Tensor, *, iterations: int = 30, tolerance_vox: float = 0.0) -> Tensor:
     """Return the inverse field by the fixed point ``w <- -u(x + w)`` (Chen et al., Med Phys 2008).
 
     It converges where the field has a Lipschitz constant below 1; :func:`inverse_error` measures what is left.
 
     Args:
         displacement_vox: shape ``(B, 3, D, H, W)``, in voxels.
-        iterations: of the fixed point.
+        iterations: of the fixed point, at most.
+        tolerance_vox: stop when no component of any voxel changes by more.
     """
     inverse = torch.zeros_like(displacement_vox)
     for _ in range(iterations):
-        inverse = -warp(displacement_vox, inverse)
+        renewed = -warp(displacement_vox, inverse)
+        change = float((renewed - inverse).detach().abs().max())
+        inverse = renewed
+        if not change > tolerance_vox:
+            break
     return inverse
 
 

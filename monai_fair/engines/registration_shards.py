@@ -137,7 +137,7 @@ def _with_ray(
 
 def _with_processes(shards: Sequence[_Shard], workers: int, *, progress: bool) -> list[tuple[_Shard, str]]:
     failures = []
-    with tqdm(total=len(shards), desc="registering", unit="shard", disable=not progress) as bar:
+    with tqdm(total=len(shards), desc="registering", unit="shard", disable=not progress or not shards) as bar:
         for shard, reason in _finished(shards, workers):
             if reason:
                 failures.append((shard, reason))

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from monai_fair.networks.control_lattice import ControlLattice, SamplingGrid
 
+INVERSE_TOLERANCE_VOX = 1e-3  # far below what a voxel can show
+
 
 @dataclass(frozen=True)
 class Linearised:

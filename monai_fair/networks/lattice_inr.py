@@ -11,7 +11,7 @@ from monai_fair.errors import GeometryError
 from monai_fair.geometry import invert
 from monai_fair.networks.control_lattice import ControlLattice, SamplingGrid
 from monai_fair.networks.coordinate_trunk import CoordinateTrunk
-from monai_fair.networks.deformation import DeformationINR, Linearised
+from monai_fair.networks.deformation import INVERSE_TOLERANCE_VOX, DeformationINR, Linearised
 
 
 class LatticeINR(DeformationINR):
@@ -108,7 +108,7 @@ class LatticeINR(DeformationINR):
             negative = None if residual is None else -residual
             return self.forward(-codes, grid, negative)
         dense = self.lattice.sampling_grid()
-        inverted = invert(self.forward(codes, dense, residual))
+        inverted = invert(self.forward(codes, dense, residual), tolerance_vox=INVERSE_TOLERANCE_VOX)
         return inverted[(..., *grid.slices)]
 
     def linearise(self, codes: Tensor, grid: SamplingGrid, residual: Tensor | None = None) -> Linearised:

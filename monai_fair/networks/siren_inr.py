@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from monai_fair.errors import MonaiFairError
 from monai_fair.geometry import invert
 from monai_fair.networks.control_lattice import ControlLattice, SamplingGrid
-from monai_fair.networks.deformation import DeformationINR, Linearised
+from monai_fair.networks.deformation import INVERSE_TOLERANCE_VOX, DeformationINR, Linearised
 from monai_fair.networks.modulated_siren import ModulatedSIREN
 
 _BYTES = 4
@@ -92,7 +92,9 @@ class ConditionedSIREN(DeformationINR):
 
     def inverse(self, codes: Tensor, grid: SamplingGrid, residual: Tensor | None = None) -> Tensor:
         """Return the displacements of the inverse map, by a fixed point on all voxels."""
-        inverted = invert(self.forward(codes, self.lattice.sampling_grid(), residual))
+        inverted = invert(
+            self.forward(codes, self.lattice.sampling_grid(), residual), tolerance_vox=INVERSE_TOLERANCE_VOX
+        )
         return inverted[(..., *grid.slices)]
 
     def linearise(self, codes: Tensor, grid: SamplingGrid, residual: Tensor | None = None) -> Linearised:

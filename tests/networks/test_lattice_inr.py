@@ -143,9 +143,9 @@ def test_there_and_back_is_the_identity(steps: int) -> None:
     back = network.inverse(codes, dense(network), residual)
     error = inverse_error(there, back)[..., 3:-3, 3:-3, 3:-3]
     assert float(there.abs().max()) > 1.5
-    # a fixed point of the interpolated field is exact in it; flows are integrated on control points 4 voxels apart
-    assert float(error.max()) < {0: 1e-9, 7: 0.2}[steps]
-    assert float(error.mean()) < {0: 1e-12, 7: 0.05}[steps]
+    # a fixed point stops when it moves by less than 1e-3 voxels; flows are integrated on control points 4 voxels apart
+    assert float(error.max()) < {0: 1e-3, 7: 0.2}[steps]
+    assert float(error.mean()) < {0: 1e-5, 7: 0.05}[steps]
     grid = network.lattice.sampling_grid(3, (1, 2, 0))
     torch.testing.assert_close(network.inverse(codes, grid, residual), back[(..., *grid.slices)])
 
