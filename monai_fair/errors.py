@@ -65,3 +65,10 @@ def raise_problems(
     shown = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(found[:limit], start=1))
     rest = f"\n  ... and {len(found) - limit} more" if len(found) > limit else ""
     raise error(f"{source}: {len(found)} problems\n{shown}{rest}")
+
+
+def root_cause(error: BaseException) -> str:
+    """Return class and message at the root of a chain: MONAI wraps errors of a bundle's components in its own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from monai_fair.engines.registration_saver import RegistrationSaver
-from monai_fair.errors import RegistrationError, raise_problems
+from monai_fair.errors import RegistrationError, raise_problems, root_cause
 from monai_fair.parallel import run_all
 
 # imported once by the server that shards are forked from, instead of once per shard
@@ -205,7 +205,7 @@ def _register(shard: _Shard) -> str:
         except Exception as error:
             # a failed shard must not stop the others: its reason is reported when they are done
             traceback.print_exc()
-            return _root_cause(error)
+            return root_cause(error)
     return ""
 
 
@@ -226,10 +226,3 @@ def _output_to(log: Path) -> Iterator[None]:
             stream.flush()
             os.dup2(before, stream.fileno())
             os.close(before)
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return the message at the root of a chain: MONAI wraps errors of components in its own."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}"

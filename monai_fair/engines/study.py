@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from monai_fair.data.artifacts import fingerprint, read_json, sha256, write_json
-from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
+from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems, root_cause
 
 # imported once by the server that jobs are forked from, instead of once per job
 _PRELOAD = ["monai.bundle", "monai.engines", "monai.handlers", "monai_fair.handlers", "monai_fair.losses"]
@@ -168,7 +168,7 @@ def _execute(run: StudyRun, threads: int) -> str:
     except Exception as error:
         # a failed run must not stop the others: its reason is reported when they are done
         traceback.print_exc()
-        return _root_cause(error)
+        return root_cause(error)
     write_json(run.folder / "run.json", "study_run", {"key": run.key, "name": run.name})
     return ""
 
@@ -178,10 +178,3 @@ def _redirect_output(log: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return the message at the root of a chain: MONAI wraps errors of components in its own."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}"
