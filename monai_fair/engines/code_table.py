@@ -101,7 +101,8 @@ def read_codes(path: str | Path) -> tuple[list[str], Tensor]:
         ArtifactError: if the file is missing, damaged, or holds no codes.
     """
     tensors, metadata = read_tensors(path)
-    if metadata.get("kind") != "codes" or "codes" not in tensors:
+    wanted = {"subject_ids", "code_shape"} <= set(metadata) and metadata.get("kind") == "codes"
+    if not wanted or "codes" not in tensors:
         raise ArtifactError(f"{path}: expected a table of codes, got tensors {sorted(tensors)}; give codes.safetensors")
     shape = json.loads(metadata["code_shape"])
     return json.loads(metadata["subject_ids"]), torch.from_numpy(tensors["codes"]).reshape(-1, *shape)

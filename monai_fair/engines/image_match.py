@@ -42,18 +42,25 @@ class Level:
         """
         try:
             parsed = tuple(
-                level if isinstance(level, Level) else cls(float(level[0]), int(level[1]), int(level[2]))
+                level if isinstance(level, Level) else cls(float(level[0]), _whole(level[1]), _whole(level[2]))
                 for level in levels
             )
         except (TypeError, ValueError, IndexError) as error:
             raise RegistrationError(
-                f"levels: expected a list of [blur in voxels, stride in voxels, steps], got {levels!r}"
+                "levels: expected a list of [blur in voxels, stride in voxels, steps], the last two whole, got "
+                f"{levels!r}"
             ) from error
         if not all(0 <= level.blur_vox < math.inf and level.stride >= 1 and level.steps >= 1 for level in parsed):
             raise RegistrationError(
                 f"levels: expected each with blur 0 or more, stride and steps 1 or more, got {levels!r}"
             )
         return parsed
+
+
+def _whole(value: float) -> int:
+    if int(value) != value:
+        raise ValueError(f"{value} is not a whole number")
+    return int(value)
 
 
 LevelList = Sequence[Level] | Sequence[Sequence[float]]

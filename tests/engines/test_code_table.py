@@ -83,6 +83,13 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path}: expected a table of codes, got tensors ['a', 'b']; give codes.safetensors"
 
 
+def test_codes_without_their_shape(tmp_path: Path) -> None:
+    header = {"kind": "codes", "subject_ids": "[]"}
+    path = write_tensors(tmp_path / "x.safetensors", {"codes": np.zeros((2, 3), dtype=np.float32)}, header)
+    with pytest.raises(ArtifactError, match=r"expected a table of codes, got tensors \['codes'\]"):
+        read_codes(path)
+
+
 def test_a_truncated_file(tmp_path: Path) -> None:
     path = filled().save(tmp_path / "codes.safetensors")
     path.write_bytes(path.read_bytes()[:-7])

@@ -54,12 +54,12 @@ def test_levels_of_a_configuration(levels: Any) -> None:
     assert Level.parse(levels) == (Level(2.0, 4, 3), Level(0.5, 1, 2))
 
 
-@pytest.mark.parametrize("levels", [[[1.0, 2]], [3.0], ["abc"], [[1.0, None, 2]]])
+@pytest.mark.parametrize("levels", [[[1.0, 2]], [3.0], ["abc"], [[1.0, None, 2]], [[1.0, 2.5, 2]]])
 def test_levels_of_another_form(levels: Any) -> None:
     with pytest.raises(RegistrationError) as caught:
         Level.parse(levels)
     assert str(caught.value) == (
-        f"levels: expected a list of [blur in voxels, stride in voxels, steps], got {levels!r}"
+        f"levels: expected a list of [blur in voxels, stride in voxels, steps], the last two whole, got {levels!r}"
     )
 
 
