@@ -68,7 +68,11 @@ def raise_problems(
 
 
 def root_cause(error: BaseException) -> str:
-    """Return class and message at the root of a chain: MONAI wraps errors of a bundle's components in its own."""
-    while error.__cause__ is not None:
+    """Return class and message of what went wrong: MONAI wraps errors of a bundle's components in its own.
+
+    The chain is followed to the first error of this package, which names file and remedy where the library's error
+    behind it does not, or to its end.
+    """
+    while error.__cause__ is not None and not isinstance(error, MonaiFairError):
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
