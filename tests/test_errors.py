@@ -1,5 +1,6 @@
 """What an error says when libraries have wrapped it, and all problems of a source in one message."""
 
+import itertools
 import zlib
 
 import pytest
@@ -9,7 +10,7 @@ from monai_fair.errors import GeometryError, root_cause
 
 def _chained(*errors: Exception) -> Exception:
     """Return the first error, raised from the second, which was raised from the third, and so on."""
-    for outer, inner in zip(errors, errors[1:], strict=False):
+    for outer, inner in itertools.pairwise(errors):
         outer.__cause__ = inner
     return errors[0]
 
