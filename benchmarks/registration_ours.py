@@ -1,10 +1,9 @@
 """Our registration behind the interface of the peers: the one place that knows the engine.
 
-All unseen subjects go in one batch, so the
-seconds and the memory of the process are those of the batch.
+All unseen subjects go through one process in batches of 8, so seconds are those of all over their number, and the
+memory is that of a batch.
 """
 
-import os
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -32,8 +31,6 @@ from monai_fair.engines import (
 from monai_fair.networks import LatticeINR
 
 Field = npt.NDArray[np.float32]
-CONTRAST = os.environ.get("MONAI_FAIR_CONTRAST", "same")  # any: the template takes each subject's contrast
-
 
 FIT_LEVELS = [[2.0, 4, 5], [1.0, 4, 5], [0.5, 3, 5]]
 CODE_LEVELS = [[2.0, 4, 3], [1.0, 4, 2], [0.5, 2, 2]]
@@ -104,7 +101,6 @@ def ours(template: Volume, subjects: Sequence[Volume], model: Path, *, residual:
         residual_levels=levels,
         smoothness=SMOOTHNESS,
         iterations=10,
-        contrast=CONTRAST,
     )
     network = _network(space)
     network.load_state_dict(torch.load(model / "model.pt", weights_only=True))
