@@ -91,7 +91,7 @@ class RegistrationSaver:
     def unfinished(self) -> list[dict[str, Any]]:
         """Return the rows of this shard without a result; a failed subject is tried again."""
         part, parts = self.shard
-        return [dict(row) for row in self.datalist[part::parts] if self._finished(row) is None]
+        return [dict(row) for row in self.datalist[part::parts] if not self._is_finished(row)]
 
     def save_batch(self, engine: Engine) -> None:
         """Write the files and rows of a batch."""
@@ -141,13 +141,12 @@ class RegistrationSaver:
                 )
         write_json(path, "registration", {"key": self.key, **own})
 
-    def _finished(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _is_finished(self, row: Mapping[str, Any]) -> bool:
         path = self._path(row, "registration.json")
         if not path.is_file():
-            return None
+            return False
         found = read_json(path, _KIND)
-        same = found["key"] == self.key and found["row"]["status"] == "registered"
-        return dict(found["row"]) if same else None
+        return bool(found["key"] == self.key and found["row"]["status"] == "registered")
 
     def _path(self, row: Mapping[str, Any], name: str) -> Path:
         bare = _bare(row)
