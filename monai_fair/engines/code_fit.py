@@ -58,7 +58,7 @@ def code_step(
 
     Args:
         codes: shape ``(B, *code_shape)``.
-        linear: the deformation at ``codes`` with its derivative.
+        linear: the derivative of the deformation at ``codes``.
         match: of that deformation.
         metric: of the network.
         smoothness: weight of the penalty.

@@ -93,13 +93,12 @@ class SubjectFit(Inferer):
         self.thinning = thinning
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, network: DeformationINR, *, codes: Tensor | None = None) -> Deformations:
+    def __call__(self, inputs: Tensor, network: DeformationINR) -> Deformations:
         """Register subjects; the network is put into evaluation mode and not changed.
 
         Args:
             inputs: images on the template's grid, shape ``(B, D, H, W)``.
             network: maps codes to deformations.
-            codes: where to start, shape ``(B, *code_shape)``; zeros by default.
 
         Raises:
             RegistrationError: if images, template and network are of different shapes.
@@ -111,8 +110,7 @@ class SubjectFit(Inferer):
                 f"{shapes[2]}"
             )
         network.eval()
-        if codes is None:
-            codes = inputs.new_zeros(len(inputs), *network.code_shape)
+        codes = inputs.new_zeros(len(inputs), *network.code_shape)
         residual = inputs.new_zeros(len(inputs), 3, *network.lattice.shape)
         nothing = inputs.new_zeros(len(inputs))
         found = self._fit_codes(inputs, network, Deformations(codes, residual, nothing, nothing))
@@ -125,10 +123,10 @@ class SubjectFit(Inferer):
             templates = None
             for count, offsets in enumerate(itertools.islice(shifts(level.stride), level.steps)):
                 grid = network.lattice.sampling_grid(level.stride, offsets)
-                linear = network.linearise(found.codes, grid)
+                linear, displacement = network.linearise(found.codes, grid), network.forward(found.codes, grid)
                 if self.contrast == "any" and count < _RECOLOURINGS:
-                    templates = self.match.recoloured(linear.displacement, images, grid, number)
-                match = self.match(linear.displacement, subjects[(..., *grid.slices)], grid, number, templates)
+                    templates = self.match.recoloured(displacement, images, grid, number)
+                match = self.match(displacement, subjects[(..., *grid.slices)], grid, number, templates)
                 step = code_step(
                     found.codes,
                     linear,

@@ -19,15 +19,13 @@ INVERSE_TOLERANCE_VOX = 1e-3  # far below what a voxel can show
 
 @dataclass(frozen=True)
 class Linearised:
-    """A deformation and its derivative with respect to the codes.
+    """The derivative of a deformation with respect to the codes, at the codes it was asked for.
 
     Attributes:
-        displacement: shape ``(B, 3, X, Y, Z)``, in voxels.
         push: takes a change of codes ``(B, *code_shape)`` to the change of displacement it makes.
         pull: the transpose: takes ``(B, 3, X, Y, Z)`` to ``(B, *code_shape)``.
     """
 
-    displacement: Tensor
     push: Callable[[Tensor], Tensor]
     pull: Callable[[Tensor], Tensor]
 
@@ -63,7 +61,7 @@ class DeformationINR(nn.Module, ABC):
         """Return the displacements of the inverse map, as :meth:`forward`."""
 
     def linearise(self, codes: Tensor, grid: SamplingGrid, residual: Tensor | None = None) -> Linearised:
-        """Return the deformation with its derivative; here by automatic differentiation in both modes."""
+        """Return the derivative by the codes; here by automatic differentiation in both modes."""
 
         def deform(value: Tensor) -> Tensor:
             return self.forward(value, grid, residual)
@@ -72,9 +70,8 @@ class DeformationINR(nn.Module, ABC):
             moved: Tensor = torch.func.jvp(deform, (codes,), (change,))[1]
             return moved
 
-        outcome = torch.func.vjp(deform, codes)
-        pull = outcome[1]
-        return Linearised(outcome[0], push, lambda values: pull(values)[0])
+        pull = torch.func.vjp(deform, codes)[1]
+        return Linearised(push, lambda values: pull(values)[0])
 
     @contextmanager
     def held(self) -> Iterator[None]:

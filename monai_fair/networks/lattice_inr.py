@@ -112,7 +112,7 @@ class LatticeINR(DeformationINR):
         return inverted[(..., *grid.slices)]
 
     def linearise(self, codes: Tensor, grid: SamplingGrid, residual: Tensor | None = None) -> Linearised:
-        """Return the deformation with its derivative.
+        """Return the derivative by the codes.
 
         A displacement is linear in its code, so the derivative is exact. For a velocity the change of the flow is
         taken as the change of the velocity, as in log-domain demons (Vercauteren et al., MICCAI 2008).
@@ -125,7 +125,7 @@ class LatticeINR(DeformationINR):
         def pull(values: Tensor) -> Tensor:
             return torch.matmul(self.lattice.downsample(values, grid.weights).flatten(2), basis)
 
-        return Linearised(self.forward(codes, grid, residual), push, pull)
+        return Linearised(push, pull)
 
     def metric(self) -> tuple[Tensor, Tensor]:
         """Return ``h^T h`` and ``h^T R h`` with ``R`` the lattice's roughness, both ``(width, width)``."""

@@ -98,7 +98,7 @@ class ConditionedSIREN(DeformationINR):
         return inverted[(..., *grid.slices)]
 
     def linearise(self, codes: Tensor, grid: SamplingGrid, residual: Tensor | None = None) -> Linearised:
-        """Return the deformation with its derivative, which is kept as a matrix where there is room for it."""
+        """Return the derivative by the codes, which is kept as a matrix where there is room for it."""
         # the rows of the three outputs are carried together
         parts = self._split(_flat(grid), 3 * len(codes))
         size_mb = _BYTES * codes.numel() * 3 * sum(map(len, parts)) / 1e6
@@ -118,7 +118,7 @@ class ConditionedSIREN(DeformationINR):
                 found = found + torch.einsum("bnak,bna->bk", rows, piece)
             return found
 
-        return Linearised(self.forward(codes, grid, residual), push, pull)
+        return Linearised(push, pull)
 
     def metric(self) -> tuple[Tensor, Tensor]:
         """Return ``J^T J`` and ``J^T R J + I``, both ``(width, width)``.

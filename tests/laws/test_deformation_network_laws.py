@@ -96,9 +96,6 @@ def test_any_grid_is_a_slice_of_all_voxels(data: Any, network: DeformationINR, s
     with torch.no_grad():
         whole = network(codes, network.lattice.sampling_grid(), residual)
         torch.testing.assert_close(network(codes, grid, residual), whole[(..., *grid.slices)])
-        # and linearising gives the same displacement
-        linear = network.linearise(codes, grid, residual)
-        torch.testing.assert_close(linear.displacement, whole[(..., *grid.slices)])
 
 
 @SETTINGS
@@ -130,7 +127,7 @@ def test_pulling_is_the_transpose_of_pushing(data: Any, network: DeformationINR,
     with torch.no_grad():
         linear = network.linearise(codes_of(network, 2, seed), grid)
         change = codes_of(network, 2, seed + 1)
-        values = random(*linear.displacement.shape, seed=seed + 2)
+        values = random(*linear.push(change).shape, seed=seed + 2)
         both = (linear.push(change) * values).sum(), (change * linear.pull(values)).sum()
     torch.testing.assert_close(*both, rtol=1e-9, atol=1e-9)
 

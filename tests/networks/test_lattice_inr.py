@@ -94,8 +94,6 @@ def test_a_displacement_has_the_derivative_of_autograd_and_finite_differences(st
     residual = random(2, 3, *network.lattice.shape, seed=2)
     linear = network.linearise(codes, grid, residual)
     other = DeformationINR.linearise(network, codes, grid, residual)
-    torch.testing.assert_close(linear.displacement, network(codes, grid, residual))
-    torch.testing.assert_close(other.displacement, linear.displacement)
     torch.testing.assert_close(linear.push(change), other.push(change))
     # linear in the code: any step gives the derivative
     step = (network(codes + change, grid, residual) - network(codes - change, grid, residual)) / 2
@@ -114,7 +112,6 @@ def test_the_derivative_of_a_velocity_is_that_of_its_displacement() -> None:
     for size in (0.0, 0.01, 0.05):
         codes = random(2, 3, 12, scale=size)
         linear, other = network.linearise(codes, grid), DeformationINR.linearise(network, codes, grid)
-        torch.testing.assert_close(linear.displacement, other.displacement)
         expected = other.push(change).detach()
         errors.append(float((linear.push(change).detach() - expected).norm() / expected.norm()))
         values = random(*expected.shape, seed=3)

@@ -119,9 +119,8 @@ def test_the_derivative_by_codes_equals_autograd_and_finite_differences(scaled: 
     residual = random(2, 3, *network.lattice.shape, seed=2)
     linear = network.linearise(codes, grid, residual)
     other = DeformationINR.linearise(network_of(scaled=scaled), codes, grid, residual)
-    torch.testing.assert_close(linear.displacement, other.displacement)
     torch.testing.assert_close(linear.push(change), other.push(change))
-    values = random(*linear.displacement.shape, seed=3)
+    values = random(*other.push(change).shape, seed=3)
     torch.testing.assert_close(linear.pull(values), other.pull(values))
     with torch.no_grad():
         step = (network(codes + 1e-5 * change, grid) - network(codes - 1e-5 * change, grid)) / 2e-5
