@@ -1,7 +1,10 @@
 """Tiny simulated cohorts, and runs of the bundles on them within the test process."""
 
+import json
 import logging
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,6 +149,58 @@ def fitted(registration: RegistrationBundle, tmp_path_factory: pytest.TempPathFa
     """The folder of a finished fit of a cohort, not to be written to."""
     with _restored():
         return registration.train(tmp_path_factory.mktemp("fitted"))
+
+
+class Processes:
+    """Python processes that wait for each other, as torchrun starts them; none outlives its test."""
+
+    @staticmethod
+    def free_ports(count: int) -> list[int]:
+        probes = [socket.socket() for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        ports = [probe.getsockname()[1] for probe in probes]
+        for probe in probes:
+            probe.close()
+        return ports
+
+    @staticmethod
+    def run(commands: list[list[str]], folder: Path, environments: list[dict[str, str]]) -> None:
+        """Run commands side by side in a folder, where each leaves a log, and expect that all succeed."""
+        shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        logs = [folder / f"{rank}.log" for rank in range(len(commands))]
+        processes = []
+        for command, own, path in zip(commands, environments, logs, strict=True):
+            with path.open("w") as log:
+                call = [sys.executable, *command]
+                processes.append(
+                    subprocess.Popen(call, cwd=folder, env=shared | own, stdout=log, stderr=subprocess.STDOUT)
+                )
+        try:
+            for process in processes:
+                process.wait(timeout=240)
+        finally:
+            for process in processes:
+                process.kill()
+        lines = [line for path in logs for line in path.read_text().splitlines() if "INFO" not in line]
+        assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(lines)[-6000:]
+
+    def drive(self, program: str, runs: list[Any], folder: Path) -> None:
+        """Run a program in two processes, which finds its runs in ``runs.json``, each with a port to meet at.
+
+        The program is told the name of a file of its own, ``0.json`` or ``1.json``.
+        """
+        (folder / "driver.py").write_text(program)
+        ports = self.free_ports(len(runs))
+        (folder / "runs.json").write_text(json.dumps(list(zip(ports, runs, strict=True))))
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        environments = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+        self.run([["driver.py", f"{rank}.json"] for rank in range(2)], folder, environments)
+
+
+@pytest.fixture(scope="session")
+def processes() -> Processes:
+    return Processes()
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,5 @@
 """multi_gpu_train.yaml in two gloo processes, as torchrun starts them, against one process."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning
 # port of its own. None may leave a thread of gloo behind: one that still frees a tensor when Python exits aborts the
 # process. That happens once in many runs, a thread that is left is seen in every run (where there is a /proc).
 DRIVER = """
-import json, os, sys, time
+import json, os, time
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -43,7 +38,7 @@ def gloo_workers():
     return [name for name in names if "gloo_runloop" in name]
 
 
-for port, options in json.load(open(sys.argv[1])):
+for port, options in json.load(open("runs.json")):
     os.environ["MASTER_PORT"] = str(port)
     run(**options)
     idist.sync()
@@ -89,38 +84,10 @@ def manifest(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def finish(processes: list[subprocess.Popen[str]], logs: list[Path]) -> None:
-    """Wait for processes that wait for each other; none outlives the test."""
-    try:
-        for process in processes:
-            process.wait(timeout=120)
-    finally:
-        for process in processes:
-            process.kill()
-    lines = [line for log in logs for line in log.read_text().splitlines() if "INFO" not in line]
-    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(lines)[-6000:]
-
-
-def start(arguments: list[str], log: Path, **environment: str) -> subprocess.Popen[str]:
-    own = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **environment}
-    with log.open("w") as file:
-        return subprocess.Popen(
-            [sys.executable, *arguments], cwd=log.parent, env=own, stdout=file, stderr=subprocess.STDOUT, text=True
-        )
-
-
 @pytest.fixture(scope="module")
-def results(bundle: Any, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
+def results(
+    bundle: Any, processes: Any, manifest: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Path]]:
     """Per arm the folder of one process and of two: trained, then evaluated."""
     root = tmp_path_factory.mktemp("arms")
     shared = {**SAME_BATCHES, "manifest": str(manifest)}
@@ -141,16 +108,7 @@ def results(bundle: Any, manifest: Path, tmp_path_factory: pytest.TempPathFactor
             options = bundle.options(output, {**shared, **TWO, **more})
             driven.append({"config_file": bundle.files(*files), **options})
         folders[arm] = {"one": one, "two": two, "across": across}
-    driver, runs = root / "driver.py", root / "runs.json"
-    driver.write_text(DRIVER)
-    runs.write_text(json.dumps(list(zip(free_ports(len(driven)), driven, strict=True))))
-    logs = [root / f"log_{rank}.txt" for rank in range(2)]
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    processes = [
-        start([str(driver), str(runs)], log, RANK=str(rank), LOCAL_RANK=str(rank), **group)
-        for rank, log in enumerate(logs)
-    ]
-    finish(processes, logs)
+    processes.drive(DRIVER, driven, root)
     return folders
 
 
@@ -204,14 +162,14 @@ def test_evaluation_by_two_processes_writes_what_one_writes(results: dict[str, d
         np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=1e-5)
 
 
-def test_the_command_of_the_config_trains(bundle: Any, tmp_path: Path) -> None:
+def test_the_command_of_the_config_trains(bundle: Any, processes: Any, tmp_path: Path) -> None:
     """As a user types it, with BatchNorm, augmentation, shuffling, and rows that two processes cannot share evenly."""
     options = bundle.options(tmp_path / "run", {"max_epochs": 2})
     files = str(bundle.files("train", "small", "nir", "multi_gpu_train"))
     given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_ports(1)[0])]
-    log = tmp_path / "log.txt"
-    finish([start([*torchrun, "-m", "monai.bundle", "run", "--config_file", files, *given], log)], [log])
+    (port,) = processes.free_ports(1)
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    processes.run([[*torchrun, "-m", "monai.bundle", "run", "--config_file", files, *given]], tmp_path, [{}])
     state = torch.load(tmp_path / "run" / "training_state.pt", weights_only=True)
     assert state["epoch"] == 2
     assert (tmp_path / "run" / "model.pt").is_file()

@@ -1,10 +1,6 @@
 """worst_group.yaml: the worst group's AUC chooses the model, in one process and in two, and on validation only."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +142,7 @@ from monai.bundle import ConfigWorkflow
 
 torch.set_num_threads(1)
 found = []
-for port, files, options in json.load(open("runs.json")):
+for port, (files, options) in json.load(open("runs.json")):
     os.environ["MASTER_PORT"] = str(port)
     workflow = ConfigWorkflow(files, workflow_type=None, **options)
     workflow.initialize()
@@ -162,38 +158,6 @@ json.dump(found, open(sys.argv[1], "w"))
 """
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def drive(folder: Path, files: list[str], options: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Return per process what each run has found, with the options of each."""
-    runs = [[port, files, chosen] for port, chosen in zip(free_ports(len(options)), options, strict=True)]
-    (folder / "driver.py").write_text(DRIVER)
-    (folder / "runs.json").write_text(json.dumps(runs))
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    shared |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    processes = []
-    for rank in range(2):
-        own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with (folder / f"{rank}.log").open("w") as log:
-            arguments = [sys.executable, "driver.py", f"{rank}.json"]
-            processes.append(subprocess.Popen(arguments, cwd=folder, env=own, stdout=log, stderr=subprocess.STDOUT))
-    try:
-        codes = [process.wait(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0, 0], "\n".join(log.read_text()[-3000:] for log in sorted(folder.glob("*.log")))
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
-
-
 @pytest.fixture(scope="module")
 def seven_rows(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest with seven validation rows: of each sex a positive and two negatives, and one more."""
@@ -206,7 +170,9 @@ def seven_rows(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_two_processes_give_the_value_of_one_on_seven_rows(bundle: Any, seven_rows: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_value_of_one_on_seven_rows(
+    bundle: Any, processes: Any, seven_rows: Path, tmp_path: Path
+) -> None:
     """The network is the untrained one of the seed; batches of one make scores equal to the last bit."""
     options: dict[str, Any] = {"manifest": str(seven_rows), "batch_size": 1, **FEW}
     options["run"] = ["$@validate#evaluator.run()"]
@@ -219,8 +185,10 @@ def test_two_processes_give_the_value_of_one_on_seven_rows(bundle: Any, seven_ro
     assert value == min(one.values)
     padded = [False, True]
     more = [{**options, "validate#sampler#even_divisible": choice} for choice in padded]
-    runs = [bundle.options(tmp_path / f"padded_{index}", chosen) for index, chosen in enumerate(more)]
-    ranks = drive(tmp_path, bundle.files(*names, "multi_gpu_train"), runs)
+    files = bundle.files(*names, "multi_gpu_train")
+    runs = [[files, bundle.options(tmp_path / f"padded_{index}", chosen)] for index, chosen in enumerate(more)]
+    processes.drive(DRIVER, runs, tmp_path)
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     # what a process is given: without padding one has a row less, with padding the first row comes twice
     assert [[found["rows"] for found in rank] for rank in ranks] == [[4, 4], [3, 4]]
     for found in (found for rank in ranks for found in rank):

@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+
+from monai_fair.data import build_manifest
+from monai_fair.errors import RecipeError
 
 HAM_COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
 HAM_LESIONS = (  # lesion, image, diagnosis, age, sex
@@ -74,3 +78,63 @@ def write_subjects(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return write
+
+
+@pytest.fixture(scope="session")
+def touch() -> Callable[..., None]:
+    """Make empty files, of paths under a folder."""
+
+    def make(root: Path, *names: str) -> None:
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+
+    return make
+
+
+@pytest.fixture
+def write_split(tmp_path: Path) -> Callable[[Mapping[str, str]], Path]:
+    """Write the part of each subject."""
+
+    def write(parts: Mapping[str, str]) -> Path:
+        path = tmp_path / "split.csv"
+        path.write_text("subject_id,split\n" + "".join(f"{who},{part}\n" for who, part in parts.items()))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Callable[..., Path]:
+    """Write a good recipe for images found by pattern, with some keys changed, or taken away by None."""
+    content = {
+        "name": "Tiny",
+        "reference": "none",
+        "licence": "none",
+        "source": {"table": "rows.csv"},
+        "subject_id": "who",
+        "image": {"glob": "*.png", "match": "(?P<who>[a-z]+)"},
+        "label": {"column": "dx", "groups": {"0": ["well"], "1": ["ill"]}},
+        "attributes": {"sex": {"column": "sex", "groups": {"female": ["f"], "male": ["m"]}}},
+        "split": {"column": "part", "groups": {"train": ["a"], "test": ["b"]}},
+    }
+
+    def write(**changed: Any) -> Path:
+        path = tmp_path / "tiny.yaml"
+        kept = {key: value for key, value in {**content, **changed}.items() if value is not None}
+        path.write_text(yaml.safe_dump(kept, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def refusal() -> Callable[..., str]:
+    """What is said about a dataset of which a recipe makes no manifest."""
+
+    def build(recipe: str | Path, root: Path, **options: Any) -> str:
+        with pytest.raises(RecipeError) as caught:
+            build_manifest(recipe, root, **options)
+        return str(caught.value)
+
+    return build

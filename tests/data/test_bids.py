@@ -1,5 +1,6 @@
 """BIDS: participants.tsv and the files of one or several sessions, by the rules of the specification."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,6 @@ PARTS = {"sub-01": "train", "sub-02": "val", "sub-03": "test", "sub-06": "test"}
 OPTIONS = {"label": "dx", "positive": "AD", "negative": "CN|SMC", "drop": "MCI"}
 
 
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
 def anat(who: str, rest: str = "T1w.nii.gz") -> str:
     return f"{who}/anat/{who}_{rest}"
 
@@ -35,7 +30,7 @@ def ses(who: str, session: str, rest: str = "T1w.nii.gz") -> str:
 
 
 @pytest.fixture
-def bids(tmp_path: Path) -> Path:
+def bids(tmp_path: Path, touch: Callable[..., None]) -> Path:
     root = tmp_path / "bids"
     for who in (row.split("\t")[0] for row in PEOPLE):
         touch(root, anat(who), anat(who, "T1w.json"), anat(who, "FLAIR.nii.gz"))
@@ -46,10 +41,8 @@ def bids(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def split(tmp_path: Path) -> Path:
-    path = tmp_path / "split.csv"
-    path.write_text("subject_id,split\n" + "".join(f"{who},{part}\n" for who, part in PARTS.items()))
-    return path
+def split(write_split: Callable[..., Path]) -> Path:
+    return write_split(PARTS)
 
 
 def message(root: Path, **options: str) -> str:
@@ -91,10 +84,8 @@ def test_sex_and_age_may_be_absent(bids: Path, split: Path) -> None:
     assert random.record["split"]["stratify"] == ["label"]
 
 
-def test_what_the_options_need(bids: Path) -> None:
-    with pytest.raises(RecipeError) as caught:
-        build_manifest("bids", bids, options={"age_cut": "sixty"})
-    assert str(caught.value).split("\n")[1:] == [
+def test_what_the_options_need(bids: Path, refusal: Callable[..., str]) -> None:
+    assert refusal("bids", bids, options={"age_cut": "sixty"}).split("\n")[1:] == [
         "  1. option 'positive': expected a value, got none; give one with --options positive=...",
         "  2. option 'negative': expected a value, got none; give one with --options negative=...",
         "  3. option 'age_cut': expected a number, got 'sixty'",
@@ -137,7 +128,9 @@ def test_another_image_for_everybody(bids: Path, split: Path) -> None:
     assert built.table["image"].tolist() == [anat(who, "FLAIR.nii.gz") for who in PARTS]
 
 
-def test_none_and_several_images_are_named_with_their_subject(bids: Path, split: Path) -> None:
+def test_none_and_several_images_are_named_with_their_subject(
+    bids: Path, split: Path, touch: Callable[..., None]
+) -> None:
     (bids / anat("sub-02")).unlink()
     fast = anat("sub-01", "acq-fast_T1w.nii.gz")
     touch(bids, fast)
@@ -154,7 +147,7 @@ def test_none_and_several_images_are_named_with_their_subject(bids: Path, split:
 
 
 @pytest.fixture
-def sessions(tmp_path: Path) -> Path:
+def sessions(tmp_path: Path, touch: Callable[..., None]) -> Path:
     root = tmp_path / "sessions"
     touch(root, ses("sub-01", "ses-10"), ses("sub-01", "ses-2"), ses("sub-02", "ses-2"), ses("sub-03", "ses-1"))
     people = [row for row in PEOPLE if row[:6] in PARTS and row[:6] != "sub-06"]
@@ -178,7 +171,7 @@ def test_the_first_session_is_that_of_the_lowest_number(sessions: Path, split: P
     ]
 
 
-def test_two_images_of_one_session_are_named(sessions: Path) -> None:
+def test_two_images_of_one_session_are_named(sessions: Path, touch: Callable[..., None]) -> None:
     touch(sessions, ses("sub-01", "ses-2", "run-2_T1w.nii.gz"))
     both = f"{ses('sub-01', 'ses-2')}, {ses('sub-01', 'ses-2', 'run-2_T1w.nii.gz')}"
     assert message(sessions) == f"{sessions}: subject 'sub-01': expected one image, found 2: {both}"

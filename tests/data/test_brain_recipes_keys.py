@@ -1,32 +1,15 @@
 """What the keys of a recipe for brain images may say, options with values, and every message about them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from monai_fair.data import read_recipe
 from monai_fair.errors import RecipeError
 
-RECIPE = {
-    "name": "Tiny",
-    "reference": "none",
-    "licence": "none",
-    "source": {"table": "rows.csv"},
-    "subject_id": "who",
-    "image": {"glob": "*.png", "match": "(?P<who>[a-z]+)"},
-    "label": {"column": "dx", "groups": {"0": ["well"], "1": ["ill"]}},
-    "attributes": {"sex": {"column": "sex", "groups": {"female": ["f"], "male": ["m"]}}},
-    "split": {"column": "part", "groups": {"train": ["a"], "test": ["b"]}},
-}
-
-
-def write(folder: Path, **changed: Any) -> Path:
-    path = folder / "tiny.yaml"
-    content = {key: value for key, value in {**RECIPE, **changed}.items() if value is not None}
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
+Writer = Callable[..., Path]
 
 
 def message(path: Path, options: dict[str, Any] | None = None) -> str:
@@ -60,8 +43,8 @@ OPTION_KINDS = "'default' and 'choices' (choice to its changes), or with 'value'
         ({**IMAGE, "if_missing": "keep"}, "if_missing: expected one of error, drop, got 'keep'"),
     ],
 )
-def test_a_malformed_image_ends_in_a_message(tmp_path: Path, image: dict[str, Any], expected: str) -> None:
-    path = write(tmp_path, image=image)
+def test_a_malformed_image_ends_in_a_message(write_recipe: Writer, image: dict[str, Any], expected: str) -> None:
+    path = write_recipe(image=image)
     assert message(path) == f"{path}: image: {expected}"
 
 
@@ -74,8 +57,8 @@ def test_a_malformed_image_ends_in_a_message(tmp_path: Path, image: dict[str, An
         ({"from": "b", "match": "(.)", "to": "{2}"}, "to: expected the numbers of groups of 'match', got '{2}'"),
     ],
 )
-def test_a_malformed_column_ends_in_a_message(tmp_path: Path, made: dict[str, Any], expected: str) -> None:
-    path = write(tmp_path, columns={"a": made})
+def test_a_malformed_column_ends_in_a_message(write_recipe: Writer, made: dict[str, Any], expected: str) -> None:
+    path = write_recipe(columns={"a": made})
     assert message(path) == f"{path}: column 'a': {expected}"
 
 
@@ -99,8 +82,8 @@ def test_a_malformed_column_ends_in_a_message(tmp_path: Path, made: dict[str, An
         ),
     ],
 )
-def test_a_malformed_join_ends_in_a_message(tmp_path: Path, join: dict[str, Any], expected: str) -> None:
-    path = write(tmp_path, join={"a": join})
+def test_a_malformed_join_ends_in_a_message(write_recipe: Writer, join: dict[str, Any], expected: str) -> None:
+    path = write_recipe(join={"a": join})
     assert message(path) == f"{path}: join 'a': {expected}"
 
 
@@ -126,12 +109,12 @@ def test_a_malformed_join_ends_in_a_message(tmp_path: Path, join: dict[str, Any]
         ({"subject_id": "${b}"}, "'${b}' stands for no option with 'value' of this recipe"),
     ],
 )
-def test_a_malformed_key_ends_in_a_message(tmp_path: Path, changed: dict[str, Any], expected: str) -> None:
-    path = write(tmp_path, **changed)
+def test_a_malformed_key_ends_in_a_message(write_recipe: Writer, changed: dict[str, Any], expected: str) -> None:
+    path = write_recipe(**changed)
     assert message(path) == f"{path}: {expected}"
 
 
-def test_values_stand_where_their_names_stand(tmp_path: Path) -> None:
+def test_values_stand_where_their_names_stand(write_recipe: Writer) -> None:
     two = {"attributes": {"age": {"bins": {"edges": ["${cut}", 90]}}}}
     options = {
         "who": {"value": "text", "default": "id"},
@@ -139,8 +122,7 @@ def test_values_stand_where_their_names_stand(tmp_path: Path) -> None:
         "cut": {"value": "number", "default": 60},
         "cuts": {"default": "one", "choices": {"one": None, "two": two}},
     }
-    path = write(
-        tmp_path,
+    path = write_recipe(
         subject_id="${who}",
         notes="${who} and ${cut}",
         label={"column": "dx", "groups": {"0": ["well"], "1": ["ill", "${ill}"]}},
@@ -158,16 +140,16 @@ def test_values_stand_where_their_names_stand(tmp_path: Path) -> None:
     assert changed.content["options"] == options
 
 
-def test_null_in_a_patch_takes_a_key_away(tmp_path: Path) -> None:
+def test_null_in_a_patch_takes_a_key_away(write_recipe: Writer) -> None:
     shares = {"shares": {"train": 0.5, "test": 0.5}}
     choices = {"own": None, "dealt": {"split": {"column": None, "groups": None, **shares}, "stratify": None}}
-    path = write(tmp_path, stratify=["sex"], options={"split": {"default": "own", "choices": choices}})
+    path = write_recipe(stratify=["sex"], options={"split": {"default": "own", "choices": choices}})
     content = read_recipe(path, {"split": "dealt"}).content
     assert content["split"] == shares
     assert "stratify" not in content
 
 
 @pytest.mark.parametrize("text", ["", "inf", "nan", "6o"])
-def test_a_number_is_a_finite_number(tmp_path: Path, text: str) -> None:
-    path = write(tmp_path, options={"cut": {"value": "number", "default": 60}})
+def test_a_number_is_a_finite_number(write_recipe: Writer, text: str) -> None:
+    path = write_recipe(options={"cut": {"value": "number", "default": 60}})
     assert message(path, {"cut": text}) == f"{path}: option 'cut': expected a number, got '{text}'"

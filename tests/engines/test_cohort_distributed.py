@@ -1,19 +1,16 @@
 """Two gloo processes fit the network and the codes that one process fits."""
 
-import os
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
 from monai_fair.engines import CodeTable, CohortImages, CohortTrainer, read_template, template_match
-from monai_fair.engines.process_group import leave_process_group
 from monai_fair.handlers import TrainingStateSaver
 from monai_fair.networks import LatticeINR
 
@@ -59,17 +56,11 @@ def share(rank: int) -> Results:
     return {"first": first, "second": table.values}
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ["LOCAL_RANK"] = str(rank)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", store, timeout=timedelta(seconds=60), rank=rank, world_size=2)
+def work(rank: int, folder: Path) -> tuple[Results, list[nn.Module]]:
     subjects = [f"sub-000{number}" for number in range(1, 5)]
-    even, results = fit(Path(folder), subjects, "even", rank=rank, world=2)
-    padded, others = fit(Path(folder), subjects[:3], "padded", rank=rank, world=2)
-    torch.save({"even": results, "padded": others, "share": share(rank)}, f"{folder}/{rank}.pt")
-    dist.barrier()
-    leave_process_group(nn.ModuleList([even, padded]))
+    even, results = fit(folder, subjects, "even", rank=rank, world=2)
+    padded, others = fit(folder, subjects[:3], "padded", rank=rank, world=2)
+    return {"even": results, "padded": others, "share": share(rank)}, [even, padded]
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +71,8 @@ def cohort(brain: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ranks(cohort: Path) -> list[Results]:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(rank, str(cohort)), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-    hung = [process for process in processes if process.is_alive()]
-    for process in hung:
-        process.kill()
-    assert not hung
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [torch.load(cohort / f"{rank}.pt", weights_only=True) for rank in range(2)]
+def ranks(cohort: Path, two_processes: Callable[..., list[Results]]) -> list[Results]:
+    return two_processes(work, cohort)
 
 
 def test_rows_that_others_changed_are_taken_over(ranks: list[Results]) -> None:

@@ -1,8 +1,6 @@
 """M7: two gloo processes give the value of one, whatever the sampler repeats, on both ranks."""
 
-import json
-import os
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,7 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset, DistributedSampler
 from monai.engines import SupervisedEvaluator
-from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
 from monai_fair.errors import MonaiFairError
 from monai_fair.handlers import GroupMetricHandler
@@ -86,32 +83,13 @@ def shards(rank: int) -> dict[str, Any]:
     return {"alone": alone.aggregate(), "messages": messages}
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ["LOCAL_RANK"] = str(rank)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", store, timeout=timedelta(seconds=60), rank=rank, world_size=2)
-    found = {"padded": evaluate(padded=True), "uneven": evaluate(padded=False), "shards": shards(rank)}
-    Path(folder, f"{rank}.json").write_text(json.dumps(found))
-    dist.barrier()
-    dist.destroy_process_group()
+def work(rank: int, _: Path) -> tuple[dict[str, Any], list[nn.Module]]:
+    return {"padded": evaluate(padded=True), "uneven": evaluate(padded=False), "shards": shards(rank)}, []
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder: Path = tmp_path_factory.mktemp("gloo")
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(rank, str(folder)), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-    hung = [process for process in processes if process.is_alive()]
-    for process in hung:
-        process.kill()
-    assert not hung
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+def ranks(two_processes: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return two_processes(work, tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.mark.parametrize("sampler", ["padded", "uneven"])

@@ -5,7 +5,6 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,11 @@ from monai.engines import IterationEvents, SupervisedEvaluator, SupervisedTraine
 from monai.handlers import CheckpointLoader, CheckpointSaver, StatsHandler, ValidationHandler
 from monai.inferers import Inferer
 from monai.networks.nets import DenseNet121
-from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from monai_fair.engines.process_group import leave_process_group
 from monai_fair.errors import MonaiFairError
 from monai_fair.handlers import NIRHandler
 from monai_fair.losses import ClassificationLoss, NIRRegularizer, incidence_statistics
@@ -455,36 +452,19 @@ def test_error_text(make: Callable[[], Any], error: type[Exception], message: st
     assert str(caught.value) == message
 
 
-def distributed_work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", store, timeout=timedelta(seconds=60), rank=rank, world_size=2)
+def distributed_work(rank: int, _: Path) -> tuple[dict[str, Any], list[nn.Module]]:
     torch.manual_seed(1)
     network = DistributedDataParallel(Net())
     rows = [item for index, item in enumerate(samples()) if index % 2 == rank]
     engine = trainer([NIRHandler("fc", 3.0)], network=network, data=rows, batch=2)
     engine.run()
-    torch.save({"net": network.module.state_dict(), "metrics": engine.state.metrics}, f"{folder}/{rank}.pt")
-    dist.barrier()
-    leave_process_group(network)
+    return {"net": network.module.state_dict(), "metrics": engine.state.metrics}, [network]
 
 
-def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=distributed_work, args=(rank, str(tmp_path)), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-    hung = [process for process in processes if process.is_alive()]
-    for process in hung:
-        process.kill()
-    assert not hung
-    assert [process.exitcode for process in processes] == [0, 0]
+def test_two_processes_train_like_one(tmp_path: Path, two_processes: Callable[..., Any]) -> None:
     single = trainer([NIRHandler("fc", 3.0)])
     single.run()
-    for rank in range(2):
-        result = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for result in two_processes(distributed_work, tmp_path):
         torch.testing.assert_close(result["net"], weights(single), rtol=1e-5, atol=1e-7)
         assert result["metrics"] == pytest.approx(single.state.metrics, rel=1e-5)
 

@@ -1,16 +1,14 @@
 """Two gloo processes give the value and the gradients of one process that sees all samples."""
 
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_fair.engines.process_group import leave_process_group
 from monai_fair.errors import MonaiFairError
 from monai_fair.losses import NIRLoss, NIRRegularizer
 
@@ -71,12 +69,9 @@ def run(
     return result
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", store, timeout=timedelta(seconds=60), rank=rank, world_size=2)
+def work(rank: int, _: Path) -> tuple[Results, list[nn.Module]]:
     results = {}
-    networks = nn.ModuleList()
+    networks = []
     for option in OPTIONS:
         network, images, labels = make()
         ddp = DistributedDataParallel(network)
@@ -86,26 +81,12 @@ def work(rank: int, folder: str) -> None:
     local = NIRRegularizer(distributed=False)
     y_pred, features = network(images[0][list(SHARDS[rank])])
     results["local"] = {"value0": local(y_pred, features).detach()}
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.barrier()
-    leave_process_group(networks)
+    return results, networks
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
-    folder: Path = tmp_path_factory.mktemp("gloo")
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(rank, str(folder)), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-    hung = [process for process in processes if process.is_alive()]
-    for process in hung:
-        process.kill()
-    assert not hung
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+def ranks(two_processes: Callable[..., list[Results]], tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
+    return two_processes(work, tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.mark.parametrize("option", OPTIONS)

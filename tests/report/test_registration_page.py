@@ -1,10 +1,10 @@
 """The page of a registration: its numbers, its pictures, and what it says where something is missing."""
 
 import base64
-import importlib.util
 import io
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,6 @@ from monai_fair.simulation.brain_regions import TISSUES
 TRUTH = "derivatives/truth"
 HOSTILE = "<script>alert(1)</script>"
 TISSUE_MAPS = TRUTH + "/{subject_id}/{subject_id}_dseg.nii.gz"
-
-
-def neighbour(name: str) -> Any:
-    """Load a test module of this folder: tests are no package, so they cannot import each other."""
-    spec = importlib.util.spec_from_file_location(f"{name}_machinery", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def write_outputs(out: Path, cohort: Path, *, error_vox: float = 0.08) -> Path:
@@ -510,7 +500,7 @@ def test_subjects_whose_labels_cannot_be_read_are_named(cohort: Path, out: Path,
 # --- the page
 
 
-def test_the_page_is_well_formed(page: str) -> None:
+def test_the_page_is_well_formed(page: str, neighbour: Callable[[str], Any]) -> None:
     parsed = neighbour("test_report_page").Page(page.strip())
     assert page.lstrip().startswith("<!doctype html>")
     assert {link.removeprefix("#") for link in parsed.links} <= set(parsed.ids)
@@ -527,7 +517,7 @@ def test_the_page_is_well_formed(page: str) -> None:
     assert all(len(attributes["aria-label"]) > 40 for attributes in figures)
 
 
-def test_the_page_says_what_the_table_says(out: Path, page: str) -> None:
+def test_the_page_says_what_the_table_says(out: Path, page: str, neighbour: Callable[[str], Any]) -> None:
     words = neighbour("test_report_page").Page(page.strip()).words
     table = read_registration(out / "registration.csv")
     assert "5 registered 1 failed" in words
@@ -549,7 +539,9 @@ def test_the_same_inputs_give_the_same_bytes(out: Path, cohort: Path, page: str)
     assert write_registration_report(out, **arguments(cohort), settings=settings).read_text(encoding="utf-8") == page
 
 
-def test_pictures_that_cannot_be_read_are_a_sentence(cohort: Path, tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_read_are_a_sentence(
+    cohort: Path, tmp_path: Path, neighbour: Callable[[str], Any]
+) -> None:
     broken = write_outputs(tmp_path, cohort)
     subject_files(broken, "sub-0001")["warped"].write_bytes(b"")
     text = write_registration_report(broken, **{**arguments(cohort), "labels": None}).read_text(encoding="utf-8")
@@ -571,7 +563,7 @@ def test_a_subject_that_is_not_in_the_manifest_is_said(cohort: Path, tmp_path: P
     assert "differ most (differences smoothed over 4 mm)" in text
 
 
-def test_when_all_failed_the_page_still_says_why(cohort: Path, tmp_path: Path) -> None:
+def test_when_all_failed_the_page_still_says_why(cohort: Path, tmp_path: Path, neighbour: Callable[[str], Any]) -> None:
     rows = {"subject_id": ["a", "b"], "status": "failed", "reason": ["x", "y"]}
     write_table(tmp_path / "registration.csv", pd.DataFrame(rows))
     text = write_registration_report(tmp_path, **arguments(cohort)).read_text(encoding="utf-8")

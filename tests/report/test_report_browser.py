@@ -1,141 +1,27 @@
-"""X6 in a real browser: the page loads nothing, runs nothing, fits a phone, and names its figures."""
+"""X6 in a real browser: a page loads nothing, runs nothing, fits a phone, and names its figures."""
 
-import base64
 import itertools
-import json
 import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from monai_fair.data.predictions import check_predictions
 from monai_fair.metrics import audit
-from monai_fair.report import build_page
+from monai_fair.report import build_page, write_registration_report
+from monai_fair.simulation import BrainCohort, simulate_brain
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the path"),
-    pytest.mark.skipif(os.name != "posix", reason="talks to the browser through inherited pipes"),
-]
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--remote-debugging-pipe",
-]
 HOSTILE = "<script>alert(1)</script>"
-
-
-class Browser:
-    """Chromium, spoken to by the DevTools protocol over two pipes: messages are JSON that ends with a zero byte."""
-
-    def __init__(self, profile: Path) -> None:
-        read_theirs, self._write = os.pipe()
-        self._read, write_theirs = os.pipe()
-        # The browser reads from descriptor 3 and writes to 4. These may be in use here, so a shell moves them.
-        moved = f'exec "$0" "$@" 3<&{read_theirs} 4>&{write_theirs}'
-        self._process = subprocess.Popen(
-            ["/bin/bash", "-c", moved, str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(read_theirs, write_theirs),
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(read_theirs)
-        os.close(write_theirs)
-        self._buffer, self._sent, self.events = b"", 0, []
-        self._session = ""
-
-    def __enter__(self) -> Self:
-        page = next(t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        self._session = self.send("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.send(f"{domain}.enable")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._read)
-        os.close(self._write)
-
-    def send(self, method: str, **params: Any) -> dict[str, Any]:
-        self._sent += 1
-        message: dict[str, Any] = {"id": self._sent, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        while (answer := self._receive()).get("id") != self._sent:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def _receive(self) -> dict[str, Any]:
-        while b"\0" not in self._buffer:
-            part = os.read(self._read, 1 << 20)
-            assert part, "the browser has gone"
-            self._buffer += part
-        message, _, self._buffer = self._buffer.partition(b"\0")
-        return json.loads(message)
-
-    def open(self, path: Path, width: int) -> None:
-        """Open a file and wait until it is loaded."""
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
-        )
-        self.events.clear()
-        self.send("Page.navigate", url=path.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._receive())
-
-    def evaluate(self, expression: str) -> Any:
-        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def screenshot(self, path: Path) -> Path:
-        """Write the whole page as PNG."""
-        shot = self.send("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(shot["data"]))
-        return path
-
-    def print_pdf(self) -> bytes:
-        return base64.b64decode(self.send("Page.printToPDF", preferCSSPageSize=True)["data"])
-
-    def said(self) -> list[str]:
-        """What the page wrote to the console, broke of its policy, or showed as a dialog."""
-        kinds = (
-            "Runtime.consoleAPICalled",
-            "Runtime.exceptionThrown",
-            "Log.entryAdded",
-            "Page.javascriptDialogOpening",
-        )
-        return [json.dumps(event["params"])[:300] for event in self.events if event.get("method") in kinds]
-
-    def requests(self) -> list[str]:
-        """Addresses that were asked for; data inside the page counts too."""
-        sent = [event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
-        return [params["request"]["url"] for params in sent]
+UNFOLD = "document.querySelectorAll('details').forEach(part => part.open = true)"
+WIDTHS = [390, 768, 1200]
+# figures with a name: gaps, two runs of two attributes; of three subjects seven columns each, and one more
+FIGURES = {"report": 5, "registration": 1 + 3 * 7}
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, Browser(Path(profile)) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, simulated: Any) -> Path:
+def audited(tmp_path_factory: pytest.TempPathFactory, simulated: Any) -> Path:
     """A report with hostile, long and foreign names, two runs and two seeds."""
 
     def tables(first: int) -> list[Any]:
@@ -148,72 +34,85 @@ def report(tmp_path_factory: pytest.TempPathFactory, simulated: Any) -> Path:
 
     runs = {"ERM": tables(0), f"NIR {HOSTILE}": tables(10)}
     results = audit(runs, ["sex", "site"], permutations=20, resamples=100)
-    path = tmp_path_factory.mktemp("browser") / "report.html"
+    path: Path = tmp_path_factory.mktemp("browser") / "report.html"
     path.write_text(build_page(results), encoding="utf-8")
     return path
 
 
-def test_the_page_asks_for_nothing_and_says_nothing(browser: Browser, report: Path) -> None:
-    browser.open(report, 1200)
+@pytest.fixture(scope="module")
+def registration(tmp_path_factory: pytest.TempPathFactory, neighbour: Callable[[str], Any]) -> Path:
+    """A page with codes and residual, a failed subject with a hostile reason, and labels."""
+    pages = neighbour("test_registration_page")
+    options = BrainCohort(train_share=0.0, val_share=0.0)
+    cohort = simulate_brain(
+        tmp_path_factory.mktemp("cohort"), n=5, anatomy="phantom", shape=(28, 34, 28), cohort=options, num_workers=1
+    )
+    out = pages.write_outputs(tmp_path_factory.mktemp("registration"), cohort)
+    settings = {"similarity": "very_long_" * 20 + pages.HOSTILE}
+    return write_registration_report(out, **pages.arguments(cohort), settings=settings)
+
+
+@pytest.fixture(scope="module", params=["audited", "registration"])
+def page(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+def test_a_page_asks_for_nothing_and_says_nothing(browser: Any, page: Path) -> None:
+    browser.open(page, 1200)
     browser.evaluate("document.body.getBoundingClientRect().height")
-    assert browser.requests() == [report.as_uri()]
+    asked = browser.requests()
+    assert asked[0] == page.as_uri()
+    assert all(address.startswith("data:image/png;base64,") for address in asked[1:])
     assert browser.said() == []
+    assert browser.evaluate("document.querySelectorAll('script, iframe, object, embed, link, form').length") == 0
 
 
-def test_hostile_names_are_text(browser: Browser, report: Path) -> None:
-    browser.open(report, 1200)
-    assert browser.evaluate("document.querySelectorAll('script, img, iframe, object, embed, link, form').length") == 0
-    names = browser.evaluate("Array.from(document.querySelectorAll('th[scope=row]'), th => th.firstChild.textContent)")
-    assert HOSTILE in names
-    assert f"ERM and NIR {HOSTILE}" in browser.evaluate("document.querySelector('h1').textContent")
-
-
-def test_the_policy_would_stop_a_script(browser: Browser, report: Path, tmp_path: Path) -> None:
-    """The tests above could not fail if the browser never told: here a script is planted, and is refused and told."""
+def test_the_policy_stops_scripts_and_pictures_from_elsewhere(browser: Any, page: Path, tmp_path: Path) -> None:
+    """The test above could not fail if the browser never told: here a script is planted, and is refused and told."""
     planted = tmp_path / "planted.html"
     script = "<script>document.title = 'ran'</script><img src='http://localhost:9/x.png'>"
-    planted.write_text(report.read_text(encoding="utf-8").replace("</main>", script + "</main>"), encoding="utf-8")
+    planted.write_text(page.read_text(encoding="utf-8").replace("</main>", script + "</main>"), encoding="utf-8")
     browser.open(planted, 1200)
     assert browser.evaluate("document.title") != "ran"
     assert sum("Content Security Policy" in entry for entry in browser.said()) == 2
 
 
-@pytest.mark.parametrize("width", [390, 768, 1200])
-def test_the_page_fits_the_screen(browser: Browser, report: Path, tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_page_fits_the_screen(browser: Any, page: Path, tmp_path: Path, width: int) -> None:
     folder = Path(os.environ.get("MONAI_FAIR_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
-    browser.open(report, width)
-    # Folded tables must fit as well.
-    browser.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    browser.open(page, width)
+    browser.evaluate(UNFOLD)  # folded tables must fit as well
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     assert browser.evaluate("window.innerWidth") == width
-    inside = "Array.from(document.querySelectorAll('table, svg'), part => part.closest('.scroll') !== null)"
+    inside = "Array.from(document.querySelectorAll('table'), part => part.closest('.scroll') !== null)"
     assert all(browser.evaluate(inside))
-    assert browser.screenshot(folder / f"report_{width}.png").stat().st_size > 10_000
+    assert browser.screenshot(folder / f"{page.stem}_{width}.png").stat().st_size > 10_000
 
 
-def test_figures_have_names_and_tables_have_regions(browser: Browser, report: Path) -> None:
-    browser.open(report, 1200)
+def test_figures_have_names_and_tables_have_regions(browser: Any, page: Path) -> None:
+    browser.open(page, 1200)
     tree = browser.send("Accessibility.getFullAXTree")["nodes"]
     named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node.get("ignored")]
     images = [name for role, name in named if role in ("image", "img")]
-    assert len(images) == 5  # gaps; two runs of two attributes
-    assert all(len(name) > 20 for name in images)
+    assert len(images) == len(set(images)) == FIGURES[page.stem]
+    assert all(len(name) > 40 for name in images)
     assert all(name for role, name in named if role in ("region", "table", "link"))
 
 
-def test_headings_go_down_one_step_at_a_time(browser: Browser, report: Path) -> None:
-    browser.open(report, 1200)
+def test_headings_go_down_one_step_at_a_time(browser: Any, page: Path) -> None:
+    browser.open(page, 1200)
     levels = browser.evaluate("Array.from(document.querySelectorAll('h1,h2,h3,h4,h5,h6'), h => +h.tagName[1])")
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
-def test_text_stands_out_from_its_ground(browser: Browser, report: Path) -> None:
+def test_text_stands_out_from_its_ground(browser: Any, page: Path) -> None:
     """Contrast as in WCAG 2: at least 4.5 for the colour of every text on the colour behind it."""
-    browser.open(report, 1200)
-    browser.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    browser.open(page, 1200)
+    browser.evaluate(UNFOLD)
     pairs = browser.evaluate(
         """(() => {
           const found = new Set();
@@ -244,12 +143,66 @@ def _luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_folded_tables_are_printed(browser: Browser, report: Path) -> None:
+def test_a_page_is_printed(browser: Any, page: Path) -> None:
+    browser.open(page, 1200)
+    assert browser.print_pdf().startswith(b"%PDF")
+
+
+def test_hostile_names_are_text(browser: Any, audited: Path) -> None:
+    browser.open(audited, 1200)
+    assert browser.requests() == [audited.as_uri()]
+    assert browser.evaluate("document.images.length") == 0
+    names = browser.evaluate("Array.from(document.querySelectorAll('th[scope=row]'), th => th.firstChild.textContent)")
+    assert HOSTILE in names
+    assert f"ERM and NIR {HOSTILE}" in browser.evaluate("document.querySelector('h1').textContent")
+
+
+def test_figures_of_an_audit_can_be_scrolled(browser: Any, audited: Path) -> None:
+    browser.open(audited, 1200)
+    found = browser.evaluate("Array.from(document.querySelectorAll('svg'), part => part.closest('.scroll') !== null)")
+    assert found
+    assert all(found)
+
+
+def test_folded_tables_are_printed(browser: Any, audited: Path) -> None:
     """In print the folded parts take up room although nobody opened them."""
-    browser.open(report, 1200)
+    browser.open(audited, 1200)
     tall = "Array.from(document.querySelectorAll('details'), part => part.getBoundingClientRect().height > 150)"
     assert not any(browser.evaluate(tall))
     browser.send("Emulation.setEmulatedMedia", media="print")
     assert all(browser.evaluate(tall))
     browser.send("Emulation.setEmulatedMedia", media="")
-    assert browser.print_pdf().startswith(b"%PDF")
+
+
+def test_every_picture_is_drawn(browser: Any, registration: Path) -> None:
+    """The policy lets pictures inside the page through, and nothing from elsewhere."""
+    browser.open(registration, 1200)
+    drawn = "Array.from(document.images, image => image.naturalWidth > 0 && image.getBoundingClientRect().width > 20)"
+    found = browser.evaluate(drawn)
+    assert len(found) == 84
+    assert all(found)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_panel_lies_in_its_column_with_the_sides_of_the_brain(browser: Any, registration: Path, width: int) -> None:
+    browser.open(registration, width)
+    browser.evaluate(UNFOLD)
+    inside = """Array.from(document.querySelectorAll('.panel'), panel => {
+        const own = panel.getBoundingClientRect(), column = panel.parentElement.getBoundingClientRect();
+        const wanted = parseFloat(panel.style.aspectRatio);
+        return own.left >= column.left - 1 && own.right <= column.right + 1
+            && Math.abs(own.width / own.height / wanted - 1) < 0.02;
+    })"""
+    found = browser.evaluate(inside)
+    assert len(found) == 63
+    assert all(found)
+
+
+def test_planes_of_all_columns_stand_in_one_row(browser: Any, registration: Path) -> None:
+    browser.open(registration, 1200)
+    tops = browser.evaluate(
+        """Array.from(document.querySelector('.kinds').children, kind =>
+             Array.from(kind.querySelectorAll('.panel'), panel => Math.round(panel.getBoundingClientRect().top)))"""
+    )
+    assert len(tops) == 7
+    assert all(own == tops[0] for own in tops)

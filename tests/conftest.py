@@ -1,0 +1,51 @@
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Work = Callable[[int, Path], tuple[Any, list[Any]]]
+
+
+def member(rank: int, folder: Path, work: Work) -> None:
+    import torch  # many tests do without
+    from torch import distributed as dist
+
+    from monai_fair.engines.process_group import leave_process_group
+
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", store, timeout=timedelta(seconds=60), rank=rank, world_size=2)
+    results, networks = work(rank, folder)
+    torch.save(results, folder / f"{rank}.pt")
+    dist.barrier()
+    leave_process_group(torch.nn.ModuleList(networks))
+
+
+def run_two(work: Work, folder: Path) -> list[Any]:
+    import torch
+
+    context = torch.multiprocessing.get_context("spawn")
+    processes = [context.Process(target=member, args=(rank, folder, work), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    hung = [process for process in processes if process.is_alive()]
+    for process in hung:
+        process.kill()
+    assert not hung
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Callable[[Work, Path], list[Any]]:
+    """Run ``work(rank, folder)`` in two gloo processes; return the results of each.
+
+    Work is a function of a test module. It returns its results and the networks that refer to the process group.
+    """
+    return run_two
