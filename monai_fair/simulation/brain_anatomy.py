@@ -21,6 +21,7 @@ from monai_fair.simulation.brain_regions import (
     Ellipsoid,
 )
 from monai_fair.simulation.brain_velocity import LATTICE_SIDE_MM
+from monai_fair.simulation.cohort_parameters import is_between
 
 ANATOMIES = ("auto", "mni152", "phantom")
 DEFAULT_SPACING_MM = 2.0
@@ -101,9 +102,7 @@ def anatomy_problems(kind: object, shape: Any, spacing_mm: Any) -> list[str]:
         problems.append(
             f"shape: expected three whole numbers from {_MIN_SIZE} to {_MAX_SIZE}, got {shape!r}; give them as 80x96x80"
         )
-    if spacing_mm is not None and (
-        not isinstance(spacing_mm, int | float) or isinstance(spacing_mm, bool) or not 0.5 <= spacing_mm <= 16
-    ):
+    if spacing_mm is not None and not is_between(spacing_mm, 0.5, 16):
         problems.append(
             f"spacing: expected millimetres from 0.5 to 16, got {spacing_mm!r}; give a number in that range"
         )
@@ -130,9 +129,7 @@ def axes_of(grid: Grid) -> list[Array]:
 
 def _is_shape(shape: Any) -> bool:
     sizes = list(shape) if isinstance(shape, list | tuple) else []
-    return len(sizes) == 3 and all(
-        isinstance(size, int) and not isinstance(size, bool) and _MIN_SIZE <= size <= _MAX_SIZE for size in sizes
-    )
+    return len(sizes) == 3 and all(isinstance(size, int) and is_between(size, _MIN_SIZE, _MAX_SIZE) for size in sizes)
 
 
 def _mni152(shape: Sequence[int], spacing_mm: float) -> BrainAnatomy:

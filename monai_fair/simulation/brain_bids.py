@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from monai_fair.data import BuiltManifest, check_manifest, cross_tables, small_cells
+from monai_fair.data.predictions import SPLITS
 from monai_fair.data.templates import MNI152_CENTRE_MM
 from monai_fair.simulation.brain_cohort import BrainCohort
 from monai_fair.simulation.brain_regions import (
@@ -23,7 +24,7 @@ from monai_fair.simulation.brain_regions import (
 )
 from monai_fair.simulation.brain_sampling import DIAGNOSES, BrainPerson, people_table
 from monai_fair.simulation.brain_velocity import TAPER_MM
-from monai_fair.simulation.skin_cohort import SEXES, SPLITS
+from monai_fair.simulation.cohort_parameters import SEXES
 
 TRUTH = "derivatives/truth"
 EFFECTS = f"{TRUTH}/effects.csv"

@@ -1,11 +1,11 @@
 """The planted truth of a simulated brain cohort: every parameter, its range, and its check."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from monai_fair.errors import MonaiFairError, raise_problems
+from monai_fair.simulation.cohort_parameters import number_problems, shares_by_sex, whole_number_problems
 
 CONTRASTS = ("same", "gamma", "inverted")
 MAX_DISTRACTORS = 6
@@ -98,14 +98,8 @@ class BrainCohort:
         return {name: float(value) if name in _RANGES else value for name, value in values.items()}
 
     def group_prevalence(self, split: str) -> dict[str, float]:
-        """Return the planted share of patients per sex in ``split``.
-
-        With phi the correlation, p the prevalence and q the share of men, men of train and val have
-        ``p + phi * sqrt(p (1 - p) (1 - q) / q)`` and women ``p - phi * sqrt(p (1 - p) q / (1 - q))``, which
-        leaves p unchanged over both. In test both have p.
-        """
-        correlation = 0.0 if split == "test" else self.correlation
-        return _group_prevalence(self.prevalence, self.male_share, correlation)
+        """Return the planted share of patients per sex in ``split``; in test both have the prevalence."""
+        return shares_by_sex(self.prevalence, self.male_share, 0.0 if split == "test" else self.correlation)
 
 
 def brain_cohort_problems(values: Mapping[str, Any]) -> list[str]:
@@ -114,17 +108,8 @@ def brain_cohort_problems(values: Mapping[str, Any]) -> list[str]:
     Args:
         values: every parameter by name.
     """
-    problems = [
-        f"{name}: expected a number from {low:g} to {high:g}, got {values[name]!r}; give one in that range"
-        for name, (low, high) in _RANGES.items()
-        if not _in_range(values[name], low, high)
-    ]
-    distractors, contrast, scramble = values["distractors"], values["contrast"], values["scramble_axes"]
-    if not _in_range(distractors, 0, MAX_DISTRACTORS) or not isinstance(distractors, int):
-        problems.append(
-            f"distractors: expected a whole number from 0 to {MAX_DISTRACTORS}, got {distractors!r}; give one in that "
-            "range"
-        )
+    problems = number_problems(values, _RANGES) + whole_number_problems(values, {"distractors": (0, MAX_DISTRACTORS)})
+    contrast, scramble = values["contrast"], values["scramble_axes"]
     if contrast not in CONTRASTS:
         problems.append(f"contrast: expected one of {', '.join(CONTRASTS)}, got {contrast!r}; give one of them")
     if not isinstance(scramble, bool):
@@ -138,7 +123,7 @@ def _joint_problems(values: Mapping[str, Any]) -> list[str]:
     taken = round(values["train_share"] + values["val_share"], 9)
     if taken > 1:
         problems.append(f"train_share, val_share: expected a sum of at most 1, got {taken:g}; lower one of the two")
-    groups = _group_prevalence(values["prevalence"], values["male_share"], values["correlation"])
+    groups = shares_by_sex(values["prevalence"], values["male_share"], values["correlation"])
     problems += [
         f"correlation: expected a prevalence from 0 to 1 in both sexes, got {share:.3g} for {sex}; bring correlation "
         "nearer to 0, or prevalence and male_share nearer to each other"
@@ -146,13 +131,3 @@ def _joint_problems(values: Mapping[str, Any]) -> list[str]:
         if not -1e-9 <= share <= 1 + 1e-9
     ]
     return problems
-
-
-def _group_prevalence(prevalence: float, male_share: float, correlation: float) -> dict[str, float]:
-    spread = correlation * math.sqrt(prevalence * (1.0 - prevalence))
-    odds = math.sqrt((1.0 - male_share) / male_share)
-    return {"male": prevalence + spread * odds, "female": prevalence - spread / odds}
-
-
-def _in_range(value: object, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

@@ -1,8 +1,6 @@
-"""Write a simulated brain cohort as BIDS with its truth beside it, and know what a folder already holds.
+"""Write a simulated brain cohort as BIDS with its truth beside it.
 
-A run first leaves a start mark, writes the template, then the subjects one by one, each with a small record as its
-last file, then the tables, and ``simulation.json`` last. So an unfinished folder is seen as one, and the same call
-goes on where it stopped.
+First the template, then the subjects one by one, each with a small record as its last file, then the tables.
 """
 
 import dataclasses
@@ -17,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_fair.data import write_displacement, write_manifest, write_volume
-from monai_fair.data.artifacts import atomic_path, fingerprint, read_json, write_json
+from monai_fair.data.artifacts import atomic_path, read_json, write_json
 from monai_fair.data.tables import write_table
-from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
+from monai_fair.errors import MonaiFairError, raise_problems
 from monai_fair.geometry import Grid
 from monai_fair.parallel import run_all
 from monai_fair.simulation import brain_bids
@@ -33,13 +31,14 @@ from monai_fair.simulation.brain_anatomy import (
 from monai_fair.simulation.brain_cohort import BrainCohort
 from monai_fair.simulation.brain_sampling import AXES, BrainPerson, sample_people, stream
 from monai_fair.simulation.brain_subject import BrainSubject, draw_subject
+from monai_fair.simulation.cohort_folder import CohortFolder
+from monai_fair.simulation.cohort_parameters import SEED_RANGE, whole_number_problems
 
-KIND, RECORD = "simulated_brain", "simulation.json"
+_FOLDER = CohortFolder("simulated_brain", "simulation.json")
 _SUBJECT_KIND = "simulated_brain_subject"
-_START_MARK, _START_KIND = ".simulated_brain_started.json", "simulated_brain_started"
 # Part of the fingerprint: raise it when equal parameters no longer give equal files.
 _DRAWING = 1
-_MAX_SUBJECTS = 9999  # four digits in sub-0001
+_RANGES = {"n": (1, 9999), "seed": SEED_RANGE, "num_workers": (1, 1024)}  # n: four digits in sub-0001
 
 
 def simulate_brain(
@@ -87,30 +86,24 @@ def simulate_brain(
     parameters = {**run, "drawing": _DRAWING, "cohort": cohort.parameters()}
     folder = Path(out)
     people = sample_people(n, seed=seed, cohort=cohort)
-    finished = _check_folder(folder, parameters)
+    finished = _FOLDER.check(folder, parameters)
     missing = [person for person in people if not _is_finished(folder, person)]
     if finished and not missing and all((folder / name).is_file() for name in brain_bids.COHORT_FILES):
         return folder
-    _start(folder, parameters)
+    _FOLDER.start(folder, parameters)
     template = load_brain_anatomy(anatomy, shape=sizes, spacing_mm=spacing)
     _write_template(folder, template)
     draw = partial(_draw, folder=folder, template=template, seed=seed, cohort=cohort)
     outcomes = run_all(draw, missing, workers=num_workers, description="simulate brain", unit="subject")
     raise_problems(MonaiFairError, folder, [outcome.error for outcome in outcomes if outcome.error])
-    _finish(folder, people, cohort, {"parameters": parameters, "template": template.source})
+    _finish(folder, people, cohort, parameters, template.source)
     return folder
 
 
 def brain_run_problems(n: object, seed: object, num_workers: object) -> list[str]:
     """Return one sentence for each parameter of a run, apart from anatomy and cohort, that cannot be used."""
-    wanted: list[tuple[str, object, int, int]] = [("n", n, 1, _MAX_SUBJECTS), ("seed", seed, 0, 2**63 - 1)]
-    if num_workers is not None:
-        wanted.append(("num_workers", num_workers, 1, 1024))
-    return [
-        f"{name}: expected a whole number from {low} to {high}, got {value!r}; give one in that range"
-        for name, value, low, high in wanted
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high
-    ]
+    values = {"n": n, "seed": seed, "num_workers": num_workers}
+    return whole_number_problems(values, _RANGES, optional=["num_workers"])
 
 
 def scrambled(subject: BrainSubject, grid: Grid, seed: int) -> tuple[npt.NDArray[np.float32], Grid]:
@@ -121,48 +114,6 @@ def scrambled(subject: BrainSubject, grid: Grid, seed: int) -> tuple[npt.NDArray
     affine = grid.affine @ nib.orientations.inv_ornt_aff(turn, grid.shape)
     first, second, third = array.shape
     return array, Grid((first, second, third), affine)
-
-
-def _check_folder(folder: Path, parameters: dict[str, Any]) -> bool:
-    """Say whether ``folder`` holds a finished cohort of these ``parameters``; anything else there is an error."""
-    if not folder.exists():
-        return False
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: expected a folder, got a file; give another path")
-    for name, kind in ((_START_MARK, _START_KIND), (RECORD, KIND)):
-        if (folder / name).is_file():
-            _check_same(folder, read_json(folder / name, kind), parameters)
-            return name == RECORD
-    found = sorted(path.name for path in folder.iterdir())
-    if found:
-        raise ArtifactError(
-            f"{folder}: expected an empty folder or a simulated cohort, got a folder with '{found[0]}' "
-            f"({len(found)} entries); give another folder"
-        )
-    return False
-
-
-def _check_same(folder: Path, document: dict[str, Any], parameters: dict[str, Any]) -> None:
-    if document.get("fingerprint") == fingerprint(parameters):
-        return
-    before, now = (_flat(value) for value in (document.get("parameters", {}), parameters))
-    changes = [f"{name} {before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
-    raise ArtifactError(
-        f"{folder}: expected a cohort of the same parameters, got one with {'; '.join(changes)}; "
-        "give another folder, or remove this one first"
-    )
-
-
-def _flat(parameters: dict[str, Any]) -> dict[str, Any]:
-    rest = {name: value for name, value in parameters.items() if name != "cohort"}
-    return {**rest, **parameters.get("cohort", {})}
-
-
-def _start(folder: Path, parameters: dict[str, Any]) -> None:
-    write_json(folder / _START_MARK, _START_KIND, {"fingerprint": fingerprint(parameters), "parameters": parameters})
-    # A killed run leaves the half-written file it was at.
-    for leftover in folder.rglob(".*.part"):
-        leftover.unlink()
 
 
 def _write_template(folder: Path, template: BrainAnatomy) -> None:
@@ -191,11 +142,12 @@ def _draw(person: BrainPerson, *, folder: Path, template: BrainAnatomy, seed: in
     write_json(record, _SUBJECT_KIND, {**dataclasses.asdict(person), "measured": rounded})
 
 
-def _finish(folder: Path, people: list[BrainPerson], cohort: BrainCohort, made: dict[str, Any]) -> None:
-    parameters = made["parameters"]
+def _finish(
+    folder: Path, people: list[BrainPerson], cohort: BrainCohort, parameters: dict[str, Any], source: str
+) -> None:
     measured = [read_json(_record(folder, person), _SUBJECT_KIND)["measured"] for person in people]
     effects = brain_bids.effects_table(people, measured, parameters["seed"])
-    for name, content in brain_bids.descriptions(made["template"]).items():
+    for name, content in brain_bids.descriptions(source).items():
         _write_text(folder / name, json.dumps(content, indent=2) + "\n")
     _write_text(folder / ".bidsignore", "manifest.csv\nmanifest.json\nsimulation.json\n")
     table = brain_bids.participants(people)
@@ -204,14 +156,12 @@ def _finish(folder: Path, people: list[BrainPerson], cohort: BrainCohort, made: 
     write_manifest(brain_bids.built_manifest(people, parameters), folder / "manifest.csv")
     names = list(measured[0])
     content = {
-        "fingerprint": fingerprint(parameters),
-        **made,
+        "template": source,
         **brain_bids.planted(cohort),
         "counts": brain_bids.count_people(people),
         "means": {name: round(float(effects[name].mean()), 6) for name in names},
     }
-    write_json(folder / RECORD, KIND, content)
-    (folder / _START_MARK).unlink()
+    _FOLDER.finish(folder, parameters, content)
 
 
 def _write_text(path: Path, text: str) -> None:

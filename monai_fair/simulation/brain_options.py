@@ -6,6 +6,7 @@ from typing import Any
 
 from monai_fair.errors import MonaiFairError, raise_problems
 from monai_fair.simulation.brain_cohort import BrainCohort, brain_cohort_problems
+from monai_fair.simulation.cohort_parameters import cohort_values
 
 
 def simulate_brain_from_options(
@@ -76,27 +77,7 @@ def simulate_brain_from_options(
         MonaiFairError: with every option that cannot be used.
         ArtifactError: if ``out`` holds anything else.
     """
-    values: dict[str, Any] = {
-        "prevalence": prevalence,
-        "male_share": male_share,
-        "correlation": correlation,
-        "age_gap": age_gap,
-        "scale_sd": scale_sd,
-        "deformation_mm": deformation_mm,
-        "smoothness_mm": smoothness_mm,
-        "detail_mm": detail_mm,
-        "detail_smoothness_mm": detail_smoothness_mm,
-        "disease_effect": disease_effect,
-        "group_effect": group_effect,
-        "distractors": distractors,
-        "distractor_effect": distractor_effect,
-        "noise": noise,
-        "bias_field": bias_field,
-        "contrast": contrast,
-        "scramble_axes": scramble_axes,
-        "train_share": train_share,
-        "val_share": val_share,
-    }
+    values = cohort_values(BrainCohort, locals())
     # torch takes a second to import, and the help of the command line reads this module
     from monai_fair.simulation.brain_anatomy import anatomy_problems
     from monai_fair.simulation.brain_files import brain_run_problems, simulate_brain
@@ -104,15 +85,9 @@ def simulate_brain_from_options(
     sizes = _sizes(shape)
     problems = brain_run_problems(n, seed, num_workers) + anatomy_problems(anatomy, sizes, spacing)
     raise_problems(MonaiFairError, "simulate brain", problems + brain_cohort_problems(values))
+    cohort = BrainCohort(**values)
     return simulate_brain(
-        out,
-        n=n,
-        seed=seed,
-        anatomy=anatomy,
-        shape=sizes,
-        spacing_mm=spacing,
-        cohort=BrainCohort(**values),
-        num_workers=num_workers,
+        out, n=n, seed=seed, anatomy=anatomy, shape=sizes, spacing_mm=spacing, cohort=cohort, num_workers=num_workers
     )
 
 

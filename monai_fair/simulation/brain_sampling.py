@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from monai_fair.data.predictions import SPLITS
 from monai_fair.simulation.brain_cohort import MAX_DISTRACTORS, BrainCohort
 
 DIAGNOSES = ("control", "patient")
@@ -75,7 +76,7 @@ def sample_people(n: int, *, seed: int, cohort: BrainCohort) -> list[BrainPerson
     for index in range(n):
         train = deal(("train",), phases[0], cohort.train_share)
         split = "train" if train else "val" if deal(("val",), phases[1], val_share) else "test"
-        place = ("train", "val", "test").index(split)
+        place = SPLITS.index(split)
         sex = "male" if deal((split, "male"), phases[2 + place], cohort.male_share) else "female"
         share = cohort.group_prevalence(split)[sex]
         patient = deal((split, sex, "patient"), phases[5 + 2 * place + (sex == "male")], share)

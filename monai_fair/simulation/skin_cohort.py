@@ -1,14 +1,12 @@
 """The planted truth of a simulated dermoscopy cohort: every parameter, its range, and its check."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from monai_fair.data.predictions import SPLITS
 from monai_fair.errors import MonaiFairError, raise_problems
-
-SEXES = ("male", "female")
-SPLITS = ("train", "val", "test")
+from monai_fair.simulation.cohort_parameters import SEXES, number_problems, shares_by_sex
 
 _RANGES = {
     "prevalence": (0.05, 0.95),
@@ -91,15 +89,8 @@ class SkinCohort:
         return dict(zip(SPLITS, (self.train_share, self.val_share, self._test_share()), strict=True))
 
     def group_prevalence(self, split: str) -> dict[str, float]:
-        """Return the planted share of malignant lesions per sex in ``split``.
-
-        With phi the correlation, p the prevalence and q the share of men, men of train and val have
-        ``p + phi * sqrt(p (1 - p) (1 - q) / q)`` and women ``p - phi * sqrt(p (1 - p) q / (1 - q))``, which
-        leaves p unchanged over both. In test both have p.
-        """
-        if split == "test":
-            return dict.fromkeys(SEXES, self.prevalence)
-        return _group_prevalence(self.prevalence, self.male_share, self.correlation)
+        """Return the planted share of malignant lesions per sex in ``split``; in test both have the prevalence."""
+        return shares_by_sex(self.prevalence, self.male_share, 0.0 if split == "test" else self.correlation)
 
     def _test_share(self) -> float:
         return 1.0 - self.train_share - self.val_share
@@ -111,12 +102,7 @@ def cohort_problems(values: Mapping[str, Any]) -> list[str]:
     Args:
         values: every parameter by name.
     """
-    problems = [
-        f"{name}: expected a number from {low:g} to {high:g}, got {values[name]!r}; give one in that range"
-        for name, (low, high) in _RANGES.items()
-        if not _in_range(values[name], low, high)
-    ]
-    problems += [
+    problems = number_problems(values, _RANGES) + [
         f"{name}: expected 'male' or 'female', got {values[name]!r}; give one of the two"
         for name in _GROUPS
         if values[name] not in SEXES
@@ -134,7 +120,7 @@ def _joint_problems(values: Mapping[str, float]) -> list[str]:
             "two to leave lesions for test"
         )
     low, high = _PREVALENCE_LIMITS
-    groups = _group_prevalence(values["prevalence"], values["male_share"], values["correlation"])
+    groups = shares_by_sex(values["prevalence"], values["male_share"], values["correlation"])
     problems += [
         f"correlation: expected a prevalence from {low} to {high} in both sexes, got {share:.3g} for {sex}; "
         "bring correlation nearer to 0 or prevalence nearer to 0.5"
@@ -142,13 +128,3 @@ def _joint_problems(values: Mapping[str, float]) -> list[str]:
         if not low <= share <= high
     ]
     return problems
-
-
-def _group_prevalence(prevalence: float, male_share: float, correlation: float) -> dict[str, float]:
-    spread = correlation * math.sqrt(prevalence * (1.0 - prevalence))
-    odds = math.sqrt((1.0 - male_share) / male_share)
-    return {"male": prevalence + spread * odds, "female": prevalence - spread / odds}
-
-
-def _in_range(value: object, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

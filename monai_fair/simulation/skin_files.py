@@ -1,8 +1,4 @@
-"""Write a simulated cohort as files in the layout of HAM10000, and know what a folder already holds.
-
-A run first leaves a start mark, writes the images one by one, then the tables, and ``truth.json`` last. So
-an unfinished folder is seen as one, and the same call goes on where it stopped.
-"""
+"""Write a simulated cohort as files in the layout of HAM10000: the images one by one, then the tables."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,9 +11,11 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from monai_fair.data.artifacts import atomic_path, fingerprint, read_json, write_json
+from monai_fair.data.artifacts import atomic_path
 from monai_fair.data.tables import write_table
-from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
+from monai_fair.errors import MonaiFairError, raise_problems
+from monai_fair.simulation.cohort_folder import CohortFolder
+from monai_fair.simulation.cohort_parameters import SEED_RANGE, whole_number_problems
 from monai_fair.simulation.skin_cohort import SkinCohort
 from monai_fair.simulation.skin_image import SkinPhoto, draw_photo
 from monai_fair.simulation.skin_tables import (
@@ -29,14 +27,11 @@ from monai_fair.simulation.skin_tables import (
     truth_table,
 )
 
-KIND = "simulated_skin"
-METADATA, SPLIT, TRUTH_TABLE, TRUTH = "HAM10000_metadata.csv", "split.csv", "truth.csv", "truth.json"
-_TABLES = (METADATA, SPLIT, TRUTH_TABLE)
-
-_START_MARK, _START_KIND = ".simulated_skin_started.json", "simulated_skin_started"
+_METADATA, _SPLIT, _TRUTH = _TABLES = ("HAM10000_metadata.csv", "split.csv", "truth.csv")
+_FOLDER = CohortFolder("simulated_skin", "truth.json")
 # Part of the fingerprint: raise it when equal parameters no longer give equal files.
 _DRAWING = 1
-_MIN_SIZE, _MAX_SIZE, _MAX_IMAGES = 32, 1024, 10_000_000
+_RANGES = {"n": (1, 10_000_000), "seed": SEED_RANGE, "size": (32, 1024), "num_workers": (0, 1024)}
 _IMAGES_PER_TASK = 25
 _JPEG_QUALITY = 92
 
@@ -90,14 +85,14 @@ def simulate_skin(
     raise_problems(MonaiFairError, "simulate_skin", run_problems(n, seed, size, num_workers))
     folder = Path(out)
     parameters = {"n": n, "seed": seed, "size": size, "drawing": _DRAWING, "cohort": cohort.parameters()}
-    finished = check_folder(folder, parameters)
+    finished = _FOLDER.check(folder, parameters)
     table_seed, lesion_seed, photo_seed = np.random.SeedSequence(seed).spawn(3)
     images = sample_images(n, seed=table_seed, cohort=cohort)
     tasks = list(_tasks(folder, images, lesion_seed, photo_seed))
     missing = [task for task in tasks if not task.path.is_file()]
     if finished and not missing and all((folder / name).is_file() for name in _TABLES):
         return folder
-    _start(folder, parameters)
+    _FOLDER.start(folder, parameters)
     _draw_all(missing, size, num_workers)
     _finish(folder, images, parameters)
     return folder
@@ -105,60 +100,8 @@ def simulate_skin(
 
 def run_problems(n: object, seed: object, size: object, num_workers: object) -> list[str]:
     """Return one sentence for each parameter of a run, apart from the cohort, that cannot be used."""
-    wanted: list[tuple[str, object, int, int]] = [
-        ("n", n, 1, _MAX_IMAGES),
-        ("seed", seed, 0, 2**63 - 1),
-        ("size", size, _MIN_SIZE, _MAX_SIZE),
-    ]
-    if num_workers is not None:
-        wanted.append(("num_workers", num_workers, 0, 1024))
-    return [
-        f"{name}: expected a whole number from {low} to {high}, got {value!r}; give one in that range"
-        for name, value, low, high in wanted
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high
-    ]
-
-
-def check_folder(folder: Path, parameters: dict[str, Any]) -> bool:
-    """Say whether ``folder`` holds a finished cohort of these ``parameters``.
-
-    Returns:
-        True if it does; False if it is missing, empty, or holds an unfinished one of the same parameters.
-
-    Raises:
-        ArtifactError: if it is a file, or holds anything else.
-    """
-    if not folder.exists():
-        return False
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: expected a folder, got a file; give another path")
-    for name, kind in ((_START_MARK, _START_KIND), (TRUTH, KIND)):
-        if (folder / name).is_file():
-            _check_same(folder, read_json(folder / name, kind), parameters)
-            return name == TRUTH
-    found = sorted(path.name for path in folder.iterdir())
-    if found:
-        raise ArtifactError(
-            f"{folder}: expected an empty folder or a simulated cohort, got a folder with '{found[0]}' "
-            f"({len(found)} entries); give another folder"
-        )
-    return False
-
-
-def _check_same(folder: Path, document: dict[str, Any], parameters: dict[str, Any]) -> None:
-    if document.get("fingerprint") == fingerprint(parameters):
-        return
-    before, now = (_flat(value) for value in (document.get("parameters", {}), parameters))
-    changes = [f"{name} {before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
-    raise ArtifactError(
-        f"{folder}: expected a cohort of the same parameters, got one with {'; '.join(changes)}; "
-        "give another folder, or remove this one first"
-    )
-
-
-def _flat(parameters: dict[str, Any]) -> dict[str, Any]:
-    rest = {name: value for name, value in parameters.items() if name != "cohort"}
-    return {**rest, **parameters.get("cohort", {})}
+    values = {"n": n, "seed": seed, "size": size, "num_workers": num_workers}
+    return whole_number_problems(values, _RANGES, optional=["num_workers"])
 
 
 def _tasks(
@@ -170,14 +113,6 @@ def _tasks(
         look = {name: float(row[name]) for name in ("irregularity", "variegation", "contrast", "cue")}
         photo = SkinPhoto(**look, lesion_seed=lesion_seeds[row["lesion"]], photo_seed=seed)
         yield _Task(folder / f"HAM10000_images_part_{part}" / f"{row['image_id']}.jpg", photo)
-
-
-def _start(folder: Path, parameters: dict[str, Any]) -> None:
-    content = {"fingerprint": fingerprint(parameters), "parameters": parameters}
-    write_json(folder / _START_MARK, _START_KIND, content)
-    # A killed run leaves the half-written file it was at.
-    for leftover in folder.rglob(".*.part"):
-        leftover.unlink()
 
 
 def _draw_all(tasks: list[_Task], size: int, num_workers: int | None) -> None:
@@ -202,15 +137,8 @@ def _draw_chunk(tasks: list[_Task], size: int) -> int:
 
 
 def _finish(folder: Path, images: pd.DataFrame, parameters: dict[str, Any]) -> None:
-    write_table(folder / SPLIT, split_table(images))
-    write_table(folder / TRUTH_TABLE, truth_table(images))
-    write_table(folder / METADATA, metadata_table(images))
-    content = {
-        "fingerprint": fingerprint(parameters),
-        "parameters": parameters,
-        "lesions": int(images["lesion_id"].nunique()),
-        "images": len(images),
-        "counts": count_table(images),
-    }
-    write_json(folder / TRUTH, KIND, content)
-    (folder / _START_MARK).unlink()
+    write_table(folder / _SPLIT, split_table(images))
+    write_table(folder / _TRUTH, truth_table(images))
+    write_table(folder / _METADATA, metadata_table(images))
+    lesions = int(images["lesion_id"].nunique())
+    _FOLDER.finish(folder, parameters, {"lesions": lesions, "images": len(images), "counts": count_table(images)})

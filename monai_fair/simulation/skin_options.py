@@ -1,9 +1,9 @@
 """The simulated cohort with every parameter as a plain option, for a command line."""
 
 from pathlib import Path
-from typing import Any
 
 from monai_fair.errors import MonaiFairError, raise_problems
+from monai_fair.simulation.cohort_parameters import cohort_values
 from monai_fair.simulation.skin_cohort import SkinCohort, cohort_problems
 from monai_fair.simulation.skin_files import run_problems, simulate_skin
 
@@ -62,22 +62,7 @@ def simulate_skin_from_options(
         MonaiFairError: with every option that cannot be used.
         ArtifactError: if ``out`` holds anything else.
     """
-    values: dict[str, Any] = {
-        "prevalence": prevalence,
-        "male_share": male_share,
-        "correlation": correlation,
-        "age_slope": age_slope,
-        "signal": signal,
-        "cue_strength": cue_strength,
-        "contrast_gap": contrast_gap,
-        "harder_group": harder_group,
-        "label_bias": label_bias,
-        "underdiagnosed_group": underdiagnosed_group,
-        "unknown_sex": unknown_sex,
-        "missing_age": missing_age,
-        "train_share": train_share,
-        "val_share": val_share,
-    }
+    values = cohort_values(SkinCohort, locals())
     problems = run_problems(n, seed, size, num_workers) + cohort_problems(values)
     raise_problems(MonaiFairError, "simulate skin", problems)
     cohort = SkinCohort(**values)

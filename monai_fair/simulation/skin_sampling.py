@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from monai_fair.errors import MonaiFairError, raise_problems
-from monai_fair.simulation.skin_cohort import SEXES, SkinCohort
+from monai_fair.simulation.cohort_parameters import SEXES
+from monai_fair.simulation.skin_cohort import SkinCohort
 
 _PHOTOS_PER_LESION = (0.74, 0.18, 0.08)  # one, two or three; HAM10000 has 1.34 images per lesion
 _AGE_MEAN, _AGE_SD, _AGE_LIMITS = 52.0, 16.0, (5.0, 85.0)

@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from monai_fair.simulation.skin_cohort import SEXES, SPLITS, SkinCohort
+from monai_fair.data.predictions import SPLITS
+from monai_fair.simulation.cohort_parameters import SEXES
+from monai_fair.simulation.skin_cohort import SkinCohort
 from monai_fair.simulation.skin_records import METADATA_COLUMNS, POSITIVE_DX, record_lesions
 from monai_fair.simulation.skin_sampling import (
     appearance,
