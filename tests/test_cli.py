@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monai_fair import __main__ as cli
 from monai_fair.data import write_predictions
 from monai_fair.data.artifacts import read_json
-from monai_fair.errors import MonaiFairError
 
 
 def run(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -191,31 +189,6 @@ def test_a_threshold_is_never_fitted_on_what_is_audited(tmp_path: Path) -> None:
     assert target["thresholds"]["run"]["youden"]["by_seed"] == [None]
     assert "no rows with split 'val'" in target["thresholds"]["run"]["youden"]["reason"]
     assert target["overall"]["cells"]["run"]["tpr@youden"]["value"] is None
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("", {}),
-        ("label=akiec_mel", {"label": "akiec_mel"}),
-        (" a = b , c=d=e,", {"a": "b", "c": "d=e"}),
-        ({"a": 1}, {"a": "1"}),  # fire makes a dict of {a: 1}
-        (("a=b", "c=d"), {"a": "b", "c": "d"}),
-    ],
-)
-def test_options_are_pairs(given: object, expected: dict[str, str]) -> None:
-    assert cli._pairs("--options", given) == expected
-
-
-@pytest.mark.parametrize("given", ["label", ("missing", "drop"), 5, True])
-def test_options_that_are_no_pairs(given: object) -> None:
-    with pytest.raises(MonaiFairError, match="--columns: expected name=value,name=value, got '"):
-        cli._pairs("--columns", given)
-
-
-def test_names_come_as_text_or_as_fire_makes_them() -> None:
-    assert cli._names("sex, age_group") == cli._names(("sex", "age_group")) == ["sex", "age_group"]
-    assert cli._names(5) == ["5"]
 
 
 def loaded(module: str) -> set[str]:

@@ -1,0 +1,88 @@
+"""The verbs ``manifest`` and ``check`` of the command line: each does its work and returns what is printed of it."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from monai_fair.data.builder import build_manifest, write_manifest
+from monai_fair.data.images import check_images
+from monai_fair.data.manifest import read_manifest, recorded_num_classes
+from monai_fair.data.option_values import option_pairs
+
+
+def manifest(
+    recipe: str,
+    root: str,
+    out: str,
+    split: str | None = None,
+    seed: int = 0,
+    options: str | Sequence[str] | dict[str, str] = "",
+) -> str:
+    """Build manifest.csv from a dataset's own files.
+
+    Args:
+        recipe: name of a recipe in data_manifests (ham10000, harvard_gdp, harvard_gf, bids, oasis1, oasis2, oasis3,
+            ixi, adni, openbhb) or path of a YAML file.
+        root: the dataset's folder.
+        out: the CSV file to write; how it was made stands in a JSON file of the same name beside it.
+        split: a CSV with subject_id and split to use instead of the recipe's own split.
+        seed: seed of the recipe's own split.
+        options: choices for the recipe's options, such as label=akiec_bcc_mel,missing=drop.
+    """
+    built = build_manifest(recipe, root, options=option_pairs("--options", options), split=split, seed=seed)
+    path = write_manifest(built, out)
+    record = built.record
+    dropped = sum(reason["n"] for reason in record["dropped"])
+    lines = [
+        f"{record['recipe']}: {record['n']} images of {record['n_subjects']} subjects, {dropped} rows dropped",
+        "images (prevalence) per group and split:",
+        _cross_table(record["cross_tables"]),
+        *(f"note: {note}" for note in record["notes"]),
+        *(f"warning: under 10 of a class: {warning}" for warning in record["warnings"]),
+        f"record: {path.with_suffix('.json')}",
+        str(path),
+    ]
+    return "\n".join(lines)
+
+
+def check(
+    manifest: str, root: str, full: bool = False, num_classes: int | None = None, num_workers: int | None = None
+) -> str:
+    """Check a manifest and its images; every problem is named in one message.
+
+    Args:
+        manifest: the CSV file.
+        root: data root that the image paths start from.
+        full: decode every image, compare checksums and look for repeated contents (slower).
+        num_classes: number of classes; by default as recorded beside the manifest, else 2.
+        num_workers: threads to read with; by default one per core.
+    """
+    classes = num_classes or recorded_num_classes(manifest) or 2
+    checked = read_manifest(manifest, num_classes=classes)
+    found = check_images(checked, root, full=full, num_workers=num_workers or os.cpu_count() or 1)
+    table = checked.table
+    parts = ", ".join(f"{name} {count}" for name, count in table[checked.part].value_counts().items())
+    missing = {name: int((table[name] == "").sum()) for name in checked.attributes}
+    looked = "every image decoded" if full else "every header read; --full decodes every image"
+    lines = [
+        f"{len(table)} images of {table['subject_id'].nunique()} subjects",
+        f"{checked.part}: {parts}",
+        *(f"{name}: {table[name].nunique()} values, {count} missing" for name, count in missing.items()),
+        *(f"{kind}: {count}" for kind, count in found.kinds.items()),
+        *(f"note: lines {', '.join(map(str, same))} hold the same image" for same in found.repeated),
+        f"{manifest}: no problem found ({looked})",
+    ]
+    return "\n".join(lines)
+
+
+def _cross_table(cells: Sequence[dict[str, Any]]) -> str:
+    """Lay n and prevalence out with one line per group and one column per part."""
+    table = pd.DataFrame(cells)
+    shares = ["" if pd.isna(share) else f" ({100 * share:.1f} %)" for share in table["prevalence"]]
+    table["shown"] = [f"{n}{share}" for n, share in zip(table["n"], shares, strict=True)]
+    wide = table.pivot_table(
+        index=["attribute", "group"], columns="split", values="shown", aggfunc="first", fill_value="0", sort=False
+    )
+    return str(wide[[name for name in ("train", "val", "test") if name in wide]].to_string())
