@@ -103,6 +103,16 @@ def test_class_weights_of_the_wrong_number_are_refused(bundle: Any, tmp_path: Pa
     assert str(root) == "class_weights: expected null, 'balanced' or 2 weights, got [1.0, 2.0, 3.0]"
 
 
+@pytest.mark.parametrize(("overlays", "switch"), [((), "amp"), (("nir",), "nir_scale_free")])
+def test_a_switch_given_as_text_is_refused(bundle: Any, tmp_path: Path, overlays: tuple[str, ...], switch: str) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        bundle.train(tmp_path / "run", *overlays, **{switch: "false"})
+    assert str(_root_cause(caught.value)) == (
+        f"options: expected --{switch} True or --{switch} False, got 'false'; spell it so"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_tracking_writes_metrics_as_tensorboard_events(bundle: Any, tmp_path: Path) -> None:
     bundle.train(tmp_path / "run", "nir", tracking_dir=str(tmp_path / "events"))
     events = b"".join(path.read_bytes() for path in (tmp_path / "events").glob("events.out.tfevents.*"))

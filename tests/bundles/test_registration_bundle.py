@@ -1,5 +1,6 @@
 """The registration bundle on a tiny cohort: fit, registration of new subjects, evaluation, and subjects that fail."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -274,6 +275,62 @@ def test_a_poisoned_subject_is_a_row_and_is_tried_again(
     assert tree(tmp_path / "new" / str(expected.index[0])) == done
 
 
+def test_a_brain_without_contrast_is_named(registration: Any, fitted: Path, tmp_path: Path) -> None:
+    """Constant inside the template's mask, and something around it: no constant image."""
+    root = tmp_path / "flat"
+    shutil.copytree(registration.cohort, root)
+    subject, *rest = rows_of(registration, "test")
+    path = image_of(root, subject)
+    scan = nib.load(path)
+    inside = nib.load(root / TRUTH / "template_desc-brain_mask.nii.gz").get_fdata() > 0
+    save(path, np.where(inside, 0, 1 + scan.get_fdata()), scan.affine)
+    found = table(
+        registration.infer(
+            tmp_path / "new", fitted / "model.pt", dataset_dir=str(root), splits="test", exports=[], report=False
+        )
+    )
+    assert found["status"].to_dict() == {subject: "failed", **dict.fromkeys(rest, "registered")}
+    assert found.loc[subject, "reason"] == (
+        f"{path}: expected different intensities inside the brain's mask, got 0 in every voxel of it; give another file"
+    )
+
+
+@pytest.mark.parametrize("left", [1, 0])
+def test_a_fit_names_validation_subjects_that_cannot_be_used(
+    registration: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], left: int
+) -> None:
+    """In four epochs each is named once, where the bundle's logging.conf sends it."""
+    root = tmp_path / "poisoned"
+    shutil.copytree(registration.cohort, root)
+    subjects = rows_of(registration, "val")
+    broken = subjects[left:]
+    for subject in broken:
+        image_of(root, subject).write_bytes(b"")
+    if left:
+        registration.train(tmp_path / "fit", dataset_dir=str(root))
+    else:
+        message = refusal(registration.train, tmp_path / "fit", dataset_dir=str(root))
+        assert message.startswith("validation: expected at least one subject that can be registered, got none of 3;")
+    told = re.findall(r"WARNING - subject (\S+) is left out: (\S+): expected a NIfTI file", capsys.readouterr().out)
+    assert told == [(subject, str(image_of(root, subject))) for subject in broken]
+    assert (tmp_path / "fit" / "model.pt").exists() == bool(left)
+
+
+@pytest.mark.parametrize(
+    ("names", "switch"),
+    [(("train",), "amp"), (("train",), "progress"), (("inference",), "amp"), (("inference", "shards"), "report")],
+)
+def test_a_text_for_a_switch_is_refused_at_once(
+    registration: Any, fitted: Path, tmp_path: Path, names: tuple[str, ...], switch: str
+) -> None:
+    """``--report false`` is a text for MONAI."""
+    options = {switch: "false"} if "train" in names else {switch: "false", "ckpt_path": str(fitted / "model.pt")}
+    message = refusal(registration.run, *names, output=tmp_path / "out", **options)
+    assert message == f"options: expected --{switch} True or --{switch} False, got 'false'; spell it so"
+    assert not (tmp_path / "out" / "registration.csv").exists()
+    assert not (tmp_path / "out" / "model.pt").exists()
+
+
 def test_a_model_is_used_as_it_was_trained(registration: Any, fitted: Path, tmp_path: Path) -> None:
     model = fitted / "model.pt"
     message = refusal(registration.infer, tmp_path / "a", model, **{"network_def#spacing": 5.0})
@@ -299,6 +356,7 @@ def test_a_template_on_another_grid_is_refused(registration: Any, fitted: Path, 
             {"exports": ["field", "wraped"]},
             "exports: expected names of field, inverse, itk, warped, labels, logdet,",
         ),
+        ({"shard": 3}, "shard: expected a part and how many there are, from [0, n] to [n - 1, n], got 3"),
         ({"code_levels": []}, "code_levels: expected at least one level, got none"),
         (
             {"code_levels": [[2.0, 4]]},
