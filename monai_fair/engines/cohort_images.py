@@ -9,6 +9,7 @@ from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.data import Dataset
 from torch import Tensor
@@ -21,6 +22,7 @@ from monai_fair.errors import MonaiFairError, RegistrationError
 from monai_fair.geometry import Grid, canonical
 
 _TOLERANCE_MM = 0.01
+_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Failure:
     reason: str
 
 
-def read_on_grid(path: str | Path, grid: Grid) -> Volume:
+def read_on_grid(path: str | Path, grid: Grid, *, mask: npt.NDArray[np.bool_] | None = None) -> Volume:
     """Read a volume whose voxels lie on ``grid``, turned to the same orientation.
 
     Flipped and permuted axes are turned back without interpolation, so the outcome depends on the world, not the array.
@@ -39,10 +41,12 @@ def read_on_grid(path: str | Path, grid: Grid) -> Volume:
     Args:
         path: a NIfTI file.
         grid: expected, in RAS order.
+        mask: where the image must show something, shape ``(D, H, W)``; its spread there is what images are scaled by.
 
     Raises:
         GeometryError: if the file cannot be read.
-        RegistrationError: if its grid is another one; the message says how far it is off.
+        RegistrationError: if its grid is another one; the message says how far it is off. If it has one value inside
+            the mask, or a spread there that float32 cannot hold.
     """
     volume = read_volume(path)
     array, found = canonical(volume.array, volume.grid)
@@ -56,7 +60,26 @@ def read_on_grid(path: str | Path, grid: Grid) -> Volume:
             f"{path}: expected voxels where the template's are, got a grid {found.distance_mm(grid):.2f} mm away; run "
             "`python -m monai_fair prepare`"
         )
-    return Volume(np.ascontiguousarray(array), grid, volume.source)
+    array = np.ascontiguousarray(array)
+    if mask is not None and mask.any():
+        _check_spread(path, array[mask])
+    return Volume(array, grid, volume.source)
+
+
+def _check_spread(path: str | Path, inside: npt.NDArray[np.float32]) -> None:
+    low, high = inside.min(), inside.max()
+    if low == high:
+        raise RegistrationError(
+            f"{path}: expected different intensities inside the brain's mask, got {low:g} in every voxel of it; give "
+            "another file"
+        )
+    with np.errstate(over="ignore"):  # an infinite spread is what is looked for
+        spread = inside.std()
+    if not 0 < spread < np.inf:
+        raise RegistrationError(
+            f"{path}: expected intensities inside the brain's mask whose spread float32 can hold, got {low:g} to "
+            f"{high:g}; rescale the image"
+        )
 
 
 class CohortImages(Dataset):
@@ -96,8 +119,10 @@ class CohortImages(Dataset):
         self.level = 0
         self.failures: list[Failure] = []
         self._grid, self._match, self._folder = grid, match, Path(cache_dir)
-        mask = sha256(match.mask.cpu().numpy().tobytes()).hexdigest()
-        self._key = fingerprint([match.settings(), mask, grid.shape, grid.affine])[:12]
+        mask = match.mask.cpu().numpy()
+        self._inside = mask > _HALF
+        mask_key = sha256(mask.tobytes()).hexdigest()
+        self._key = fingerprint([match.settings(), mask_key, grid.shape, grid.affine])[:12]
         # several processes share the work of decoding; then each of them finds every copy there
         own = data[idist.get_rank() :: idist.get_world_size()]
         with ThreadPoolExecutor(max(1, num_workers)) as pool:
@@ -132,10 +157,13 @@ class CohortImages(Dataset):
             key = fingerprint([self._key, str(path.resolve()), stat.st_size, stat.st_mtime_ns])[:16]
             copy = self._folder / f"{row['subject_id']}_{key}.npy"
             if not copy.is_file():
-                image = torch.from_numpy(read_on_grid(path, self._grid).array)
+                image = torch.from_numpy(read_on_grid(path, self._grid, mask=self._inside).array)
                 normalised = self._normalise(image)
                 if not torch.isfinite(normalised).all():
-                    return f"{path}: expected different intensities inside the brain's mask, got one; give another file"
+                    return (
+                        f"{path}: expected an image that can be normalised, got values that are not finite; look at "
+                        "its intensities"
+                    )
                 with atomic_path(copy, suffix=".npy") as temporary:
                     np.save(temporary, normalised.numpy(), allow_pickle=False)
         except FileNotFoundError:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from monai.data import Dataset
 
@@ -18,15 +20,23 @@ class SubjectImages(Dataset):
     Args:
         data: dictionaries with ``subject_id`` and ``image`` (a path).
         grid: of the template.
+        mask: of the brain; an image that is constant inside it cannot be registered and is an item without an image.
         keep: hold what was read in memory, for images that are asked for in every epoch.
         limit: take only the first so many subjects.
     """
 
     def __init__(
-        self, data: Sequence[Mapping[str, Any]], grid: Grid, *, keep: bool = False, limit: int | None = None
+        self,
+        data: Sequence[Mapping[str, Any]],
+        grid: Grid,
+        *,
+        mask: npt.NDArray[np.bool_] | None = None,
+        keep: bool = False,
+        limit: int | None = None,
     ) -> None:
         super().__init__([dict(row) for row in data[:limit]])
         self.grid = grid
+        self.mask = mask
         self._kept: dict[int, dict[str, Any]] | None = {} if keep else None
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -40,7 +50,7 @@ class SubjectImages(Dataset):
     def _read(self, index: int) -> dict[str, Any]:
         row = dict(self.data[index])
         try:
-            volume = read_on_grid(Path(row["image"]), self.grid)
+            volume = read_on_grid(Path(row["image"]), self.grid, mask=self.mask)
         except (MonaiFairError, OSError) as error:
             return {**row, "path": row["image"], "image": None, "reason": str(error)}
         return {**row, "path": row["image"], "image": torch.from_numpy(volume.array), "reason": ""}

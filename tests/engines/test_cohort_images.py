@@ -155,12 +155,24 @@ def poison(kind: str, path: Path, brain: Any) -> str:
     if kind == "missing":
         path.unlink()
         return f"{path}: expected a NIfTI file, found none; check the path"
+    if kind in ("tiny", "huge"):
+        scale = {"tiny": 1e-30, "huge": 1e30}[kind]  # their squares are 0 and infinite in float32
+        image = (np.clip(image, 0.25, 0.5) * np.float32(scale)).astype(np.float32)
+        write_volume(path, image, grid)
+        low, high = 0.25 * scale, 0.5 * scale
+        return (
+            f"{path}: expected intensities inside the brain's mask whose spread float32 can hold, got {low:g} to "
+            f"{high:g}; rescale the image"
+        )
     # something outside the brain, and nothing in it
     write_volume(path, np.where(brain.space.mask, np.float32(0.5), image), grid)
-    return f"{path}: expected different intensities inside the brain's mask, got one; give another file"
+    return (
+        f"{path}: expected different intensities inside the brain's mask, got 0.5 in every voxel of it; give another "
+        "file"
+    )
 
 
-READING = ["nan", "truncated", "no gzip", "shape", "moved", "4D", "missing"]
+KINDS = ["nan", "truncated", "no gzip", "shape", "moved", "4D", "missing", "tiny", "huge", "flat"]
 
 
 @pytest.fixture
@@ -168,7 +180,7 @@ def spoil(brain: Any) -> Callable[[str, Path], str]:
     return lambda kind, path: poison(kind, path, brain)
 
 
-@pytest.mark.parametrize("kind", [*READING, "flat"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_spoiled_file_is_left_out_with_its_reason(
     brain: Any, spoil: Callable[[str, Path], str], tmp_path: Path, kind: str
 ) -> None:
@@ -182,14 +194,14 @@ def test_a_spoiled_file_is_left_out_with_its_reason(
     assert all(torch.equal(images[place]["image"], expected[place]["image"]) for place in range(2))
 
 
-@pytest.mark.parametrize("kind", READING)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_new_subject_that_cannot_be_read_is_an_item_with_a_reason(
     brain: Any, spoil: Callable[[str, Path], str], tmp_path: Path, kind: str
 ) -> None:
     rows = brain.write(tmp_path, 2)
     path = rows[0]["image"]
     reason = spoil(kind, Path(path))
-    images = SubjectImages(rows, brain.grid)
+    images = SubjectImages(rows, brain.grid, mask=brain.space.mask)
     assert images[0] == {**rows[0], "path": path, "image": None, "reason": reason}
     assert torch.equal(images[1]["image"], brain.images[1])
     batch = collate_subjects([images[0], images[1]])
@@ -197,6 +209,16 @@ def test_a_new_subject_that_cannot_be_read_is_an_item_with_a_reason(
     assert [row["subject_id"] for row in batch["rows"]] == ["sub-0002"]
     assert [row["reason"] for row in batch["failed"]] == [reason]
     assert collate_subjects([images[0]])["image"] is None
+
+
+def test_an_image_whose_scaling_overflows_is_left_out(brain: Any, tmp_path: Path) -> None:
+    """A voxel of 3e38 far from the brain: divided by a spread below 0.9 it is more than float32 holds."""
+    rows = brain.write(tmp_path, 2)
+    image = brain.subjects[0].image.copy()
+    image[0, 0, 0] = 3e38
+    write_volume(rows[0]["image"], image, brain.grid)
+    reason = "expected an image that can be normalised, got values that are not finite; look at its intensities"
+    assert cohort(brain, rows, tmp_path).failures == [Failure("sub-0001", f"{rows[0]['image']}: {reason}")]
 
 
 def test_a_cohort_of_which_nothing_can_be_read(brain: Any, tmp_path: Path) -> None:

@@ -227,6 +227,18 @@ def test_spoiled_subjects_are_listed_and_the_rest_is_fitted(brain: Any, tmp_path
     ]
 
 
+def test_a_fit_that_cannot_be_validated_stops_in_its_first_epoch(brain: Any, tmp_path: Path) -> None:
+    """Else early stopping and the choice of the best epoch would compare NaN with NaN to the end."""
+    rows = brain.write(tmp_path)
+    for row in rows[:2]:  # those of validation
+        Path(row["image"]).unlink()
+    fit = Fit(brain, rows, tmp_path / "run")
+    with pytest.raises(RegistrationError, match="expected at least one subject that can be registered, got none of 2;"):
+        fit.run()
+    assert len(fit.losses) == 1  # one batch of the two others
+    assert not (tmp_path / "run" / "model.pt").exists()
+
+
 def test_a_fit_that_diverges_stops_before_it_is_saved(brain: Any, rows: Any, tmp_path: Path) -> None:
     fit = Fit(brain, rows, tmp_path / "run")
 

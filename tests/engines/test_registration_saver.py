@@ -47,17 +47,18 @@ class Registration:
         self, brain: Any, cohort: Path, folder: Path, rows: Sequence[Any], *, fit: Any = None, **options: Any
     ) -> None:
         batch_size = options.pop("batch_size", 2)
+        quality = {"fit": FitQuality()} if options.pop("measured", False) else None
         options = {"settings": SETTINGS, "exports": ("field", "warped"), "dataset_dir": cohort} | options
         space = read_template(cohort)
         self.folder = folder
         self.saver = RegistrationSaver(folder, space, rows, **options)
-        dataset = SubjectImages(self.saver.unfinished(), space.grid)
+        dataset = SubjectImages(self.saver.unfinished(), space.grid, mask=space.mask)
         self.evaluator = RegistrationEvaluator(
             "cpu",
             DataLoader(dataset, batch_size=batch_size, collate_fn=collate_subjects),
             brain.network(width=40),
             fit or brain.fit(space=space),
-            key_val_metric={"fit": FitQuality()},
+            key_val_metric=quality,
             val_handlers=[self.saver],
         )
 
@@ -162,7 +163,7 @@ def test_the_same_bits_on_every_run(brain: Any, cohort: Path, rows: Any, whole: 
 
 
 def test_the_metric_is_minus_the_mean_noise(brain: Any, cohort: Path, rows: Any, tmp_path: Path) -> None:
-    registration = Registration(brain, cohort, tmp_path, rows)
+    registration = Registration(brain, cohort, tmp_path, rows, measured=True)
     table = registration.run()
     assert registration.evaluator.state.metrics["fit"] == pytest.approx(-table["noise"].mean(), rel=1e-6)
 
@@ -312,8 +313,8 @@ def test_several_images_of_a_subject_would_share_a_folder(brain: Any, cohort: Pa
 def test_spoiled_files_are_rows_with_a_reason_and_are_tried_again(
     brain: Any, cohort: Path, rows: Any, whole: Path, tmp_path: Path
 ) -> None:
-    """G4: a NaN, an end that is missing, another grid, a second volume, no contrast; one subject is whole."""
-    names = ["nan", "short", "grid", "4D", "flat"]
+    """G4: a NaN, an end that is missing, another grid, a second volume, nothing in the brain; one subject is whole."""
+    names = ["nan", "short", "grid", "4D", "flat", "empty"]
     spoiled = copies([rows[0]], tmp_path / "images")
     image, grid = nib.load(rows[0]["image"]).get_fdata(dtype=np.float32), brain.grid
     for name in names:
@@ -326,6 +327,7 @@ def test_spoiled_files_are_rows_with_a_reason_and_are_tried_again(
     write_volume(path["grid"], image[1:], Grid((27, 32, 28), grid.affine))
     nib.save(nib.Nifti1Image(np.stack([image] * 3, axis=-1), grid.affine), path["4D"])
     write_volume(path["flat"], np.where(brain.space.mask, np.float32(1), image), grid)
+    write_volume(path["empty"], np.where(brain.space.mask, np.float32(0), np.float32(1)), grid)
     expected = {
         "sub-0001": "",
         "nan": f"{path['nan']}: expected finite voxels, got 2 that are not, of 25088; repair the image",
@@ -334,19 +336,22 @@ def test_spoiled_files_are_rows_with_a_reason_and_are_tried_again(
         "grid": f"{path['grid']}: expected a volume on the template's grid of (28, 32, 28) voxels, got (27, 32, 28); "
         "run `python -m monai_fair prepare`",
         "4D": f"{path['4D']}: expected one 3D volume, got shape (28, 32, 28, 3); give one volume per file",
-        "flat": "expected finite displacements, got some that are not: the fit diverged; look at the image",
+        "flat": f"{path['flat']}: expected different intensities inside the brain's mask, got 1 in every voxel of it; "
+        "give another file",
+        "empty": f"{path['empty']}: expected different intensities inside the brain's mask, got 0 in every voxel of "
+        "it; give another file",
     }
     table = Registration(brain, cohort, tmp_path / "out", spoiled).run()
     assert dict(zip(table["subject_id"], table["reason"], strict=True)) == expected
-    assert table["status"].tolist() == ["registered", *["failed"] * 5]
-    assert table["split"].tolist()[1:] == ["val"] * 5
+    assert table["status"].tolist() == ["registered", *["failed"] * 6]
+    assert table["split"].tolist()[1:] == ["val"] * 6
     assert read_codes(tmp_path / "out" / "codes.safetensors")[0] == ["sub-0001"]
 
     write_volume(path["nan"], image, grid)  # repaired
     again = Registration(brain, cohort, tmp_path / "out", spoiled)
     assert [row["subject_id"] for row in again.saver.unfinished()] == names
     table = again.run()
-    assert table["status"].tolist() == ["registered", "registered", *["failed"] * 4]
+    assert table["status"].tolist() == ["registered", "registered", *["failed"] * 5]
     assert read_codes(tmp_path / "out" / "codes.safetensors")[0] == ["sub-0001", "nan"]
 
 
