@@ -122,7 +122,7 @@ class CohortImages(Dataset):
         mask = match.mask.cpu().numpy()
         self._inside = mask > _HALF
         mask_key = sha256(mask.tobytes()).hexdigest()
-        self._key = fingerprint([match.settings(), mask_key, grid.shape, grid.affine])[:12]
+        self._key = fingerprint([match.settings(), match.contrast, mask_key, grid.shape, grid.affine])[:12]
         # several processes share the work of decoding; then each of them finds every copy there
         own = data[idist.get_rank() :: idist.get_world_size()]
         with ThreadPoolExecutor(max(1, num_workers)) as pool:
@@ -145,9 +145,15 @@ class CohortImages(Dataset):
         super().__init__(items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return ``index`` and ``image``, float16 of shape ``(D, H, W)``, at the present level."""
+        """Return ``index`` and ``image``, float16 of shape ``(D, H, W)``, at the present level.
+
+        If the contrast may be any, ``scan`` is the image as it was read, scaled, for ``match.recoloured``.
+        """
         stored = np.load(self.data[index]["copy"], mmap_mode="r", allow_pickle=False)
-        return {"index": index, "image": torch.from_numpy(np.array(stored[self.level]))}
+        item = {"index": index, "image": torch.from_numpy(np.array(stored[self.level]))}
+        if self._match.contrast == "any":
+            item["scan"] = torch.from_numpy(np.array(stored[-1]))
+        return item
 
     def _prepare(self, row: Mapping[str, Any]) -> Path | str:
         """Return the subject's copy, made if need be, or the reason why there is none."""
@@ -174,6 +180,8 @@ class CohortImages(Dataset):
 
     @torch.no_grad()
     def _normalise(self, image: Tensor) -> Tensor:
-        image = image.to(self._match.mask.device)
-        levels = range(len(self._match.blurs_vox))
-        return torch.stack([self._match.normalised(image[None], level)[0].half() for level in levels]).cpu()
+        image = image.to(self._match.mask.device)[None]
+        copies = [self._match.normalised(image, level) for level in range(len(self._match.blurs_vox))]
+        if self._match.contrast == "any":
+            copies.append(self._match.scaled(image))
+        return torch.cat([copy.half() for copy in copies]).cpu()

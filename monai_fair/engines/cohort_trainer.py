@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, DistributedSampler
 from monai_fair.engines.code_fit import CodeMetric, code_step
 from monai_fair.engines.code_table import CodeTable
 from monai_fair.engines.cohort_images import CohortImages
-from monai_fair.engines.image_match import Level, LevelList, TemplateMatch
+from monai_fair.engines.image_match import Level, LevelList, Match, TemplateMatch
 from monai_fair.errors import RegistrationError
-from monai_fair.networks import DeformationINR, unwrapped
+from monai_fair.networks import DeformationINR, SamplingGrid, unwrapped
 
 _LARGE_ODD = 1_000_003
 
@@ -128,14 +128,13 @@ class CohortTrainer(Trainer):
         rows = batchdata["index"].to(self.codes.values.device)
         number = self.level_of(self.state.epoch)
         grid = self.bare_network.lattice.sampling_grid(self.levels[number].stride, self._offsets(number))
-        subjects = batchdata["image"][(..., *grid.slices)].to(self.state.device).float()
         codes = self.codes.values[rows].to(self.state.device)
 
         scale = 1.0 / (len(rows) * self.bare_network.lattice.size)
         with self.bare_network.held():
             displacement = self.network(codes, grid)
             with torch.no_grad():
-                match = self.match(displacement, subjects, grid, number)
+                match = self._compare(displacement, batchdata, grid, number)
                 force = match.force()
                 change = self._code_change(codes, grid, match)
             penalty = self.smoothness / 2.0 * self.bare_network.penalty(codes).sum()
@@ -150,7 +149,16 @@ class CohortTrainer(Trainer):
         loss = (data + penalty.detach()) * scale
         return {"loss": loss, "noise": match.noise.mean(), "penalty": penalty.detach() * scale}
 
-    def _code_change(self, codes: Tensor, grid: Any, match: Any) -> Tensor:
+    def _compare(self, displacement: Tensor, batchdata: dict[str, Tensor], grid: SamplingGrid, number: int) -> Match:
+        subjects = batchdata["image"][(..., *grid.slices)].to(self.state.device).float()
+        templates = None
+        if self.match.contrast == "any":
+            scans = batchdata["scan"].to(self.state.device).float()
+            templates = self.match.recoloured(displacement, scans, grid, number)
+        match: Match = self.match(displacement, subjects, grid, number, templates)
+        return match
+
+    def _code_change(self, codes: Tensor, grid: SamplingGrid, match: Match) -> Tensor:
         assert self._metric is not None
         network = self.bare_network
         return code_step(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from monai_fair.engines.contrast import intensity_curves, recolour
+from monai_fair.engines.contrast import evenness, intensity_curves, recolour
 from monai_fair.errors import RegistrationError
 from monai_fair.geometry import sample
 from monai_fair.losses.similarity import gaussian_blur, local_normalize
 from monai_fair.networks import SamplingGrid
 
+CONTRASTS = ("same", "any")
 _HALF = 0.5
 _MASK_SOFTNESS_VOX = 1.5
 _DEGREES = 4.0  # of Student's t: residuals beyond twice the noise lose weight
@@ -130,9 +131,11 @@ class TemplateMatch(nn.Module):
         blurs_vox: the smoothing of each level.
         sigma_vox: of the local normalisation.
         epsilon: its floor, as a share of the template's standard deviation inside the mask.
+        contrast: ``same`` compares with the template as it is, which bears with bias fields and changes of gain;
+            ``any`` asks engines to give it each subject's contrast first, by :meth:`recoloured`.
 
     Raises:
-        RegistrationError: if the mask is empty, or the template is constant inside it.
+        RegistrationError: if the mask is empty, the template is constant inside it, or the contrast is unknown.
     """
 
     templates: Tensor
@@ -147,13 +150,17 @@ class TemplateMatch(nn.Module):
         *,
         sigma_vox: float = 2.0,
         epsilon: float = 0.3,
+        contrast: str = "same",
     ) -> None:
         super().__init__()
+        if contrast not in CONTRASTS:
+            raise RegistrationError(f"contrast: expected one of {', '.join(CONTRASTS)}, got {contrast!r}; give one")
         inside = template[mask > _HALF]
         if inside.numel() == 0 or not float(inside.std()) > 0:
             raise RegistrationError("template: expected different intensities inside a mask that is not empty")
         self.sigma_vox = sigma_vox
         self.epsilon = epsilon
+        self.contrast = contrast
         self.blurs_vox = tuple(float(blur) for blur in blurs_vox)
         soft = gaussian_blur(mask.float()[None, None], _MASK_SOFTNESS_VOX)[0, 0]
         self.register_buffer("mask", soft, persistent=False)
@@ -173,23 +180,28 @@ class TemplateMatch(nn.Module):
             images: shape ``(B, D, H, W)``.
             level: number of the level.
         """
-        spread = images[:, self.mask > _HALF].std(dim=1)[:, None, None, None]
-        scaled = gaussian_blur((images / spread)[:, None], self.blurs_vox[level])
-        return local_normalize(scaled, sigma_vox=self.sigma_vox, epsilon=self.epsilon)[:, 0]
+        blurred = gaussian_blur(self.scaled(images)[:, None], self.blurs_vox[level])
+        return local_normalize(blurred, sigma_vox=self.sigma_vox, epsilon=self.epsilon)[:, 0]
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """Return images ``(B, D, H, W)`` whose standard deviation inside the mask is 1."""
+        return images / images[:, self.mask > _HALF].std(dim=1)[:, None, None, None]
 
     def recoloured(self, displacement: Tensor, images: Tensor, grid: SamplingGrid, level: int) -> Tensor:
         """Return the template in each subject's contrast, for :meth:`forward`, shape ``(B, 4, D, H, W)``.
 
         Args:
             displacement: where the subjects are thought to lie, in voxels, shape ``(B, 3, X, Y, Z)``.
-            images: as they were read, shape ``(B, D, H, W)``.
+            images: as they were read, or scaled, shape ``(B, D, H, W)``.
             grid: voxels that the curve of intensities is fitted to.
             level: number of the level.
         """
         low, high = self._range
-        warped = _gather(self.template[None], grid.points() + displacement)
+        even = evenness(self.template, low=low, high=high)
+        warped, certain = _gather(torch.stack([self.template, even]), grid.points() + displacement).unbind(dim=1)
         subjects = images[(..., *grid.slices)].flatten(1)
-        curves = intensity_curves(warped.flatten(1), subjects, self.mask[grid.slices].flatten(), low=low, high=high)
+        weight = (self.mask[grid.slices] * certain).flatten(1)
+        curves = intensity_curves(warped.flatten(1), subjects, weight, low=low, high=high)
         colours = recolour(self.template, curves, low=low, high=high)
         return torch.stack([_with_gradient(image) for image in self.normalised(colours, level)])
 

@@ -221,12 +221,14 @@ def template_match(
     *,
     sigma_vox: float = 2.0,
     epsilon: float = 0.3,
+    contrast: str = "same",
     device: torch.device | str = "cpu",
 ) -> TemplateMatch:
     """Return the comparison with a template at the given levels; see :class:`TemplateMatch`."""
     blurs = [level.blur_vox for level in (*Level.parse(levels), *Level.parse(more_levels))]
     mask = torch.from_numpy(space.mask.astype(np.float32))
-    match = TemplateMatch(torch.from_numpy(space.image), mask, blurs, sigma_vox=sigma_vox, epsilon=epsilon)
+    image = torch.from_numpy(space.image)
+    match = TemplateMatch(image, mask, blurs, sigma_vox=sigma_vox, epsilon=epsilon, contrast=contrast)
     return match.to(device)
 
 

@@ -12,7 +12,6 @@ from monai_fair.engines.image_match import Level, LevelList, TemplateMatch
 from monai_fair.errors import RegistrationError
 from monai_fair.networks import DeformationINR
 
-CONTRASTS = ("same", "any")
 _RECOLOURINGS = 3  # of the template at each level of the codes, where it still moves far
 Offsets = tuple[int, int, int]
 
@@ -58,11 +57,9 @@ class SubjectFit(Inferer):
         smoothness: weight of the roughness of code fields and of residuals, per squared voxel.
         iterations: conjugate gradients within a step.
         thinning: of the curvature at stride 1, see :func:`residual_step`.
-        contrast: ``same`` compares with the template as it is, which bears with bias fields and changes of gain;
-            ``any`` first gives the template each subject's contrast (:mod:`monai_fair.engines.contrast`).
 
     Raises:
-        RegistrationError: if there is no level for the codes, ``match`` is of other levels, or the contrast is unknown.
+        RegistrationError: if there is no level for the codes, or ``match`` is of other levels.
     """
 
     def __init__(
@@ -74,12 +71,8 @@ class SubjectFit(Inferer):
         smoothness: float = 0.1,
         iterations: int = 8,
         thinning: int = 2,
-        contrast: str = "same",
     ) -> None:
         super().__init__()
-        if contrast not in CONTRASTS:
-            raise RegistrationError(f"contrast: expected one of {', '.join(CONTRASTS)}, got {contrast!r}; give one")
-        self.contrast = contrast
         self.match = match
         if not code_levels:
             raise RegistrationError("code_levels: expected at least one level, got none")
@@ -124,7 +117,7 @@ class SubjectFit(Inferer):
             for count, offsets in enumerate(itertools.islice(shifts(level.stride), level.steps)):
                 grid = network.lattice.sampling_grid(level.stride, offsets)
                 linear, displacement = network.linearise(found.codes, grid), network.forward(found.codes, grid)
-                if self.contrast == "any" and count < _RECOLOURINGS:
+                if self.match.contrast == "any" and count < _RECOLOURINGS:
                     templates = self.match.recoloured(displacement, images, grid, number)
                 match = self.match(displacement, subjects[(..., *grid.slices)], grid, number, templates)
                 step = code_step(
@@ -148,7 +141,7 @@ class SubjectFit(Inferer):
             for count, offsets in enumerate(itertools.islice(shifts(level.stride), level.steps)):
                 grid = lattice.sampling_grid(level.stride, offsets)
                 displacement = network.forward(found.codes, grid, found.residual)
-                if self.contrast == "any" and count == 0:
+                if self.match.contrast == "any" and count == 0:
                     templates = self.match.recoloured(displacement, images, grid, number)
                 match = self.match(displacement, subjects[(..., *grid.slices)], grid, number, templates)
                 step = residual_step(

@@ -226,6 +226,22 @@ def test_options_reach_the_fit_of_new_subjects(registration: Any, fitted: Path, 
     assert sorted(path.name for path in (output / first).iterdir()) == kept
 
 
+def test_a_cohort_of_another_contrast_is_fitted_and_registered(registration: Any, tmp_path: Path) -> None:
+    root = tmp_path / "inverted"
+    shutil.copytree(registration.cohort, root)
+    for subject in (name for split in ("train", "val", "test") for name in rows_of(registration, split)):
+        scan = nib.load(image_of(root, subject))
+        image = scan.get_fdata()
+        save(image_of(root, subject), np.minimum(image / 0.2, 1) * (1.1 - image), scan.affine)
+    errors = {}
+    for contrast in ("any", "same"):
+        options = {"dataset_dir": str(root), "contrast": contrast}
+        fitted = registration.train(tmp_path / contrast, **options)
+        found = table(registration.evaluate(tmp_path / f"{contrast}_out", fitted / "model.pt", **options))
+        errors[contrast] = found["endpoint_error_mm"].mean()
+    assert errors["any"] < 0.9 * errors["same"]
+
+
 def test_a_velocity_folds_nothing_and_has_its_inverse(registration: Any, tmp_path: Path) -> None:
     velocity = {"network_def#integration_steps": 5}
     model = registration.train(tmp_path / "fit", **velocity) / "model.pt"
