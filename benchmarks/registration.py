@@ -12,7 +12,8 @@ has its row is not run again (give `--repeat`), so the table can be built in sev
 `--rescore` computes the quality anew. `--methods none` only writes the table.
 
 The same subjects with another contrast or a bias field: simulate with the same n and seed and `--contrast gamma`,
-`--contrast inverted` or `--bias_field 0.4`, and give the first WORK as `--against`.
+`--contrast inverted` or `--bias_field 0.4`, and give the first WORK as `--against`. The methods `ours_codes_any` and
+`ours_residual_any` give the template each subject's contrast first.
 """
 
 import argparse
@@ -27,13 +28,13 @@ from typing import Any
 import pandas as pd
 from registration_scores import Cohort, quality
 from registration_table import page
-from registration_worker import OURS, PEERS
+from registration_worker import FITS, OURS, PEERS
 from tqdm import tqdm
 
 from monai_fair.data.tables import write_table
 from monai_fair.errors import MonaiFairError
 
-METHODS = ["before", *OURS[1:], *PEERS]
+METHODS = ["before", *OURS, *PEERS]
 _WORKER = Path(__file__).with_name("registration_worker.py")
 _FOREIGN = ("ants_syn", "ants_syn_cc", "elastix_bspline")
 
@@ -91,11 +92,11 @@ class Run:
             ]
         )
 
-    def fit(self, subjects: list[str]) -> None:
+    def fit(self, method: str, subjects: list[str]) -> None:
         """Fit ours to the training subjects, unless that is done."""
         name = f"{len(subjects)} subjects"
-        if self.options.repeat or not self.has("ours_fit", name):
-            self.add([{"method": "ours_fit", "subject_id": name, **self._work("ours_fit", subjects)}])
+        if self.options.repeat or not self.has(method, name):
+            self.add([{"method": method, "subject_id": name, **self._work(method, subjects)}])
 
     def rescore(self) -> None:
         """Compute the quality of all fields anew."""
@@ -104,7 +105,7 @@ class Run:
         self.add([])
 
     def _quality(self, method: str, subject: str, row: dict[str, Any]) -> dict[str, Any]:
-        if row["status"] != "registered" or method == "ours_fit":
+        if row["status"] != "registered" or method in FITS:
             return {}
         try:
             return quality(self.cohort, subject, None if method == "before" else self.field(method, subject))
@@ -115,7 +116,7 @@ class Run:
     def _work(self, method: str, subjects: list[str]) -> dict[str, Any]:
         """Run the worker and return what all subjects together cost, or why it failed."""
         python = self.options.peers_python if method in _FOREIGN else sys.executable
-        fields = [] if method == "ours_fit" else [self.field(method, subject) for subject in subjects]
+        fields = [] if method in FITS else [self.field(method, subject) for subject in subjects]
         (self.options.out / "fields" / method).mkdir(parents=True, exist_ok=True)
         threads = str(self.options.threads)
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -170,7 +171,8 @@ def main() -> None:
     cohort.check_grids(held_out)
     run = Run(cohort, options)
     if ours := [method for method in options.methods if method in OURS]:
-        run.fit(cohort.subjects("train"))
+        for method in dict.fromkeys(OURS[method] for method in ours):
+            run.fit(method, cohort.subjects("train"))
         for method in ours:
             run.measure(method, held_out)
     others = [method for method in options.methods if method not in OURS]

@@ -48,17 +48,18 @@ def _network(space: TemplateSpace) -> LatticeINR:
     return LatticeINR(space.grid.shape, width=512, hidden=128)
 
 
-def fit_cohort(template: Volume, subjects: Sequence[Volume], model: Path) -> None:
+def fit_cohort(template: Volume, subjects: Sequence[Volume], model: Path, *, contrast: str = "same") -> None:
     """Fit the shared network to the training subjects and leave it in the folder ``model``; timed.
 
     Args:
         template: the image that is moved.
         subjects: on the template's grid.
         model: an empty folder.
+        contrast: ``same``, or ``any`` to give the template each subject's contrast.
     """
     torch.manual_seed(0)
     space = _space(template)
-    match = template_match(space, FIT_LEVELS)
+    match = template_match(space, FIT_LEVELS, contrast=contrast)
     rows = [{"subject_id": f"s{number:04d}", "image": volume.source} for number, volume in enumerate(subjects)]
     network = _network(space)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.9, 0.99))
@@ -81,7 +82,15 @@ def fit_cohort(template: Volume, subjects: Sequence[Volume], model: Path) -> Non
     codes.save(model / "codes.safetensors")
 
 
-def ours(template: Volume, subjects: Sequence[Volume], model: Path, *, residual: bool) -> list[Field]:
+def ours(
+    template: Volume,
+    subjects: Sequence[Volume],
+    model: Path,
+    *,
+    residual: bool,
+    contrast: str = "same",
+    smoothness: float = SMOOTHNESS,
+) -> list[Field]:
     """Register the template to unseen subjects; timed from the first statement to the last.
 
     Args:
@@ -89,6 +98,8 @@ def ours(template: Volume, subjects: Sequence[Volume], model: Path, *, residual:
         subjects: on the template's grid.
         model: folder that :func:`fit_cohort` filled.
         residual: codes and a free residual per subject, or codes only.
+        contrast: as in :func:`fit_cohort`.
+        smoothness: weight of the prior.
 
     Returns:
         One field per subject, shape ``(3, D, H, W)``, in voxels: ``subject(x) = template(x + u(x))``.
@@ -96,10 +107,10 @@ def ours(template: Volume, subjects: Sequence[Volume], model: Path, *, residual:
     space = _space(template)
     levels = RESIDUAL_LEVELS if residual else []
     fit = SubjectFit(
-        template_match(space, CODE_LEVELS, levels),
+        template_match(space, CODE_LEVELS, levels, contrast=contrast),
         code_levels=CODE_LEVELS,
         residual_levels=levels,
-        smoothness=SMOOTHNESS,
+        smoothness=smoothness,
         iterations=10,
     )
     network = _network(space)
@@ -117,13 +128,15 @@ def prepare(
     """Read the images and return what is timed."""
     torch.set_num_threads(threads)
     moving, subjects = read_volume(template), [read_volume(path) for path in images]
+    stage, contrast = (method.removesuffix("_any"), "any") if method.endswith("_any") else (method, "same")
+    model = model / contrast
     model.mkdir(parents=True, exist_ok=True)
     versions = {"monai_fair": __version__, "torch": version("torch")}
 
     def run() -> Any:
-        if method == "ours_fit":
-            return fit_cohort(moving, subjects, model)
-        return ours(moving, subjects, model, residual=method == "ours_residual")
+        if stage == "ours_fit":
+            return fit_cohort(moving, subjects, model, contrast=contrast)
+        return ours(moving, subjects, model, residual=stage == "ours_residual", contrast=contrast)
 
     def write(fields: Any) -> None:
         for out, field in zip(outs, fields or [], strict=True):
@@ -135,4 +148,4 @@ def prepare(
             run()
         return float(counter.get_total_flops())
 
-    return Prepared(run, write, versions, None if method == "ours_fit" else flops)
+    return Prepared(run, write, versions, None if stage == "ours_fit" else flops)

@@ -13,7 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-OURS = ("ours_fit", "ours_codes", "ours_residual")
+# how ours registers, and the fit of the cohort that it needs; _any gives the template each subject's contrast
+OURS = {
+    "ours_codes": "ours_fit",
+    "ours_residual": "ours_fit",
+    "ours_codes_any": "ours_fit_any",
+    "ours_residual_any": "ours_fit_any",
+}
+FITS = tuple(dict.fromkeys(OURS.values()))
 PEERS = {
     "ants_syn": "registration_peers",
     "ants_syn_cc": "registration_peers",
@@ -53,7 +60,7 @@ def matrix_peaks(threads: int) -> dict[str, float]:
 
 def prepared(options: argparse.Namespace) -> Any:
     """Import the method and let it read its images."""
-    if options.method in OURS:
+    if options.method in (*OURS, *FITS):
         method = importlib.import_module("registration_ours").prepare
         return method(
             options.method, options.template, options.images, options.fields,
@@ -87,7 +94,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Read the task from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("method", choices=[*OURS, *PEERS])
+    parser.add_argument("method", choices=[*FITS, *OURS, *PEERS])
     parser.add_argument("--template", type=Path, required=True)
     parser.add_argument("--images", type=Path, nargs="+", required=True)
     parser.add_argument("--fields", type=Path, nargs="*", default=[])
