@@ -163,15 +163,9 @@ class CohortImages(Dataset):
             key = fingerprint([self._key, str(path.resolve()), stat.st_size, stat.st_mtime_ns])[:16]
             copy = self._folder / f"{row['subject_id']}_{key}.npy"
             if not copy.is_file():
-                image = torch.from_numpy(read_on_grid(path, self._grid, mask=self._inside).array)
-                normalised = self._normalise(image)
-                if not torch.isfinite(normalised).all():
-                    return (
-                        f"{path}: expected an image that can be normalised, got values that are not finite; look at "
-                        "its intensities"
-                    )
+                planes = self._planes(path)
                 with atomic_path(copy, suffix=".npy") as temporary:
-                    np.save(temporary, normalised.numpy(), allow_pickle=False)
+                    np.save(temporary, planes.numpy(), allow_pickle=False)
         except FileNotFoundError:
             return f"{path}: expected a NIfTI file, found none; check the path"
         except (MonaiFairError, OSError) as error:
@@ -179,9 +173,22 @@ class CohortImages(Dataset):
         return copy
 
     @torch.no_grad()
-    def _normalise(self, image: Tensor) -> Tensor:
-        image = image.to(self._match.mask.device)[None]
-        copies = [self._match.normalised(image, level) for level in range(len(self._match.blurs_vox))]
-        if self._match.contrast == "any":
-            copies.append(self._match.scaled(image))
-        return torch.cat([copy.half() for copy in copies]).cpu()
+    def _planes(self, path: Path) -> Tensor:
+        """Return what a copy holds: the image as each level compares it, and as it was read if the contrast is any."""
+        match = self._match
+        image = torch.from_numpy(read_on_grid(path, self._grid, mask=self._inside).array).to(match.mask.device)[None]
+        planes = [match.normalised(image, level) for level in range(len(match.blurs_vox))]
+        if match.contrast == "any":
+            planes.append(match.scaled(image))
+        elif (agreement := match.agreement(planes[0][0])) < 0:
+            raise RegistrationError(
+                f"{path}: expected an image that is bright where the template is, got a correlation of "
+                f"{agreement:.2f}; give --contrast any"
+            )
+        stored = torch.cat([plane.half() for plane in planes]).cpu()
+        if not torch.isfinite(stored).all():
+            raise RegistrationError(
+                f"{path}: expected an image that can be normalised, got values that are not finite; look at its "
+                "intensities"
+            )
+        return stored

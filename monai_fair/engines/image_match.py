@@ -191,6 +191,12 @@ class TemplateMatch(nn.Module):
         """Return images ``(B, D, H, W)`` whose standard deviation inside the mask is 1."""
         return images / images[:, self.mask > _HALF].std(dim=1)[:, None, None, None]
 
+    def agreement(self, values: Tensor) -> float:
+        """Return the correlation of one image, normalised at level 0, with the template as they lie."""
+        template, mask = self.templates[0, 0], self.mask
+        lengths = ((mask * template.square()).sum() * (mask * values.square()).sum()).sqrt()
+        return float((mask * template * values).sum() / lengths)
+
     def recoloured(self, displacement: Tensor, images: Tensor, grid: SamplingGrid, level: int) -> Tensor:
         """Return the template in each subject's contrast, for :meth:`forward`, shape ``(B, 4, D, H, W)``.
 

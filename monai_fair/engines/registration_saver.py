@@ -148,6 +148,18 @@ class RegistrationSaver:
         found = read_json(path, _KIND)
         return bool(found["key"] == self.key and found["row"]["status"] == "registered")
 
+    def _doubt(self, quality: Mapping[str, float]) -> str:
+        """Say why an answer does not count, if so."""
+        before = quality["similarity_before"]
+        if before < 0 and self.settings.get("contrast", "same") == "same":
+            return (
+                f"expected an image that is bright where the template is, got a local correlation of {before:.2f} "
+                "before registration; give --contrast any"
+            )
+        if quality["folds"] > self.max_folds:
+            return f"{100 * quality['folds']:.2f} % of the brain folds, more than {100 * self.max_folds:g} %"
+        return ""
+
     def _path(self, row: Mapping[str, Any], name: str) -> Path:
         bare = _bare(row)
         return self.folder / f"sub-{bare}" / f"sub-{bare}_{name}"
@@ -177,9 +189,7 @@ class RegistrationSaver:
         except MonaiFairError as error:  # such as a brain that was moved out of the image
             self._write_row(row, {"status": "failed", "reason": str(error)})
             return
-        folded = quality["folds"] > self.max_folds
-        if folded:
-            reason = f"{100 * quality['folds']:.2f} % of the brain folds, more than {100 * self.max_folds:g} %"
+        doubt = self._doubt(quality)
         write_subject(
             self._path(row, "").parent,
             _bare(row),
@@ -192,8 +202,8 @@ class RegistrationSaver:
         code = found.codes[place].cpu()
         write_tensors(self._path(row, "code.safetensors"), {"code": code.numpy()})
         content = {
-            "status": "failed" if folded else "registered",
-            "reason": reason,
+            "status": "failed" if doubt else "registered",
+            "reason": doubt or reason,
             "noise": float(found.noise[place]),
             "last_step_mm": float(found.last_step_vox[place]) * max(self.space.grid.spacing_mm),
             "code_norm": float(code.norm()),

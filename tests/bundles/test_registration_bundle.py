@@ -233,13 +233,12 @@ def test_a_cohort_of_another_contrast_is_fitted_and_registered(registration: Any
         scan = nib.load(image_of(root, subject))
         image = scan.get_fdata()
         save(image_of(root, subject), np.minimum(image / 0.2, 1) * (1.1 - image), scan.affine)
-    errors = {}
-    for contrast in ("any", "same"):
-        options = {"dataset_dir": str(root), "contrast": contrast}
-        fitted = registration.train(tmp_path / contrast, **options)
-        found = table(registration.evaluate(tmp_path / f"{contrast}_out", fitted / "model.pt", **options))
-        errors[contrast] = found["endpoint_error_mm"].mean()
-    assert errors["any"] < 0.9 * errors["same"]
+    options = {"dataset_dir": str(root), "contrast": "any"}
+    fitted = registration.train(tmp_path / "any", **options)
+    found = table(registration.evaluate(tmp_path / "out", fitted / "model.pt", **options))
+    assert (found["status"] == "registered").all()
+    assert found["endpoint_error_mm"].mean() < 0.9 * found["endpoint_error_mm_before"].mean()
+    assert "give --contrast any" in refusal(registration.train, tmp_path / "same", dataset_dir=str(root))
 
 
 def test_a_velocity_folds_nothing_and_has_its_inverse(registration: Any, tmp_path: Path) -> None:

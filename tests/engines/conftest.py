@@ -48,7 +48,8 @@ class Brain:
 
     def fit(self, *, residual: bool = True, **options: Any) -> SubjectFit:
         levels = RESIDUAL_LEVELS if residual else []
-        match = self.match(CODE_LEVELS, levels, space=options.pop("space", self.space))
+        shared = {name: options.pop(name) for name in ("space", "contrast") if name in options}
+        match = self.match(CODE_LEVELS, levels, **shared)
         options = {"smoothness": 0.1, "iterations": 8, "thinning": 2} | options
         return SubjectFit(match, code_levels=CODE_LEVELS, residual_levels=levels, **options)
 
@@ -90,10 +91,14 @@ class Brain:
 
     def write(self, folder: Path, count: int = 4) -> list[dict[str, Any]]:
         """Write subjects as files; return the rows of their datalist."""
+        return self.write_images(folder, self.images[:count])
+
+    def write_images(self, folder: Path, images: Tensor) -> list[dict[str, Any]]:
+        """Write other images of the subjects."""
         rows = []
-        for subject in self.subjects[:count]:
+        for subject, image in zip(self.subjects, images, strict=False):
             name = subject.person.subject_id
-            path = write_volume(folder / f"{name}_T1w.nii.gz", subject.image, self.grid)
+            path = write_volume(folder / f"{name}_T1w.nii.gz", image.numpy(), self.grid)
             rows.append({"subject_id": name, "image": str(path), "split": "test"})
         return rows
 

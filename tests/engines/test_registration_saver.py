@@ -389,6 +389,24 @@ def test_too_many_folds_are_a_failure_with_its_share(brain: Any, cohort: Path, r
     assert table["status"].tolist() == ["registered", "registered"]
 
 
+def test_an_image_that_runs_against_the_template_is_a_failure_that_names_the_option(
+    brain: Any, cohort: Path, rows: Any, tmp_path: Path
+) -> None:
+    images = (brain.images / 0.2).clamp_max(1.0) * (1.1 - brain.images)
+    inverted = brain.write_images(tmp_path / "images", images)[:2]
+    table = Registration(brain, cohort, tmp_path / "same", inverted).run()
+    assert table["status"].tolist() == ["failed", "failed"]
+    assert (table["similarity_before"] < 0).all()
+    assert table["reason"].tolist() == [
+        f"expected an image that is bright where the template is, got a local correlation of {before:.2f} before "
+        "registration; give --contrast any"
+        for before in table["similarity_before"]
+    ]
+    any_contrast = {"settings": {**SETTINGS, "contrast": "any"}, "fit": brain.fit(contrast="any")}
+    allowed = Registration(brain, cohort, tmp_path / "any", inverted, **any_contrast).run()
+    assert allowed["status"].tolist() == ["registered", "registered"]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_field_that_is_not_finite_is_a_row(brain: Any, cohort: Path, rows: Any, tmp_path: Path, value: float) -> None:
     fit = Answers(brain.fit(), torch.tensor(value).reshape(1, 1, 1, 1, 1))
