@@ -16,7 +16,7 @@ from monai_fair.metrics.fairness import (
     equalized_odds_difference,
     fate,
 )
-from monai_fair.metrics.gaps import group_gap, holm, permutation_p
+from monai_fair.metrics.gaps import group_gap, permutation_p
 from monai_fair.metrics.group_thresholds import ThresholdFitter, Thresholds, fit_thresholds
 from monai_fair.metrics.groups import Grouping, group_by
 from monai_fair.metrics.incidence import (
@@ -33,6 +33,7 @@ from monai_fair.metrics.selection import select_epochs
 from monai_fair.metrics.settings import AuditSettings
 from monai_fair.metrics.threshold_files import read_thresholds, write_thresholds
 from monai_fair.metrics.thresholds import GroupThreshold, find_threshold, fit_threshold, shrink_threshold
+from monai_fair.multiplicity import holm
 
 if TYPE_CHECKING:
     from monai_fair.metrics.registration import (

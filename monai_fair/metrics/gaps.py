@@ -1,7 +1,6 @@
-"""The gap between groups, how often chance makes one as large, and the adjustment for several attributes."""
+"""The gap between groups, and how often chance makes one as large."""
 
 import numpy as np
-import numpy.typing as npt
 
 from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
 
@@ -65,24 +64,3 @@ def permutation_p(observed: float, permuted: FloatArray) -> float:
     # Gaps of the same counts may differ in the last bit; they are equal.
     reached = int((permuted >= observed - 1e-12).sum())
     return (1 + reached) / (1 + permuted.size)
-
-
-def holm(p_values: npt.ArrayLike) -> FloatArray:
-    """Return Holm's adjusted p values, which bound the chance of any false alarm in the family.
-
-    Args:
-        p_values: shape ``(K,)``; NaN (not tested) stays NaN and does not count as a test.
-
-    Returns:
-        Adjusted values in the order given, at most 1, and never smaller than that of a smaller p.
-
-    References:
-        Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 1979.
-    """
-    raw = np.asarray(p_values, dtype=np.float64)
-    tested = np.flatnonzero(~np.isnan(raw))
-    order = tested[np.argsort(raw[tested], kind="stable")]
-    scaled = raw[order] * np.arange(order.size, 0, -1)
-    adjusted = np.full(raw.shape, np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return adjusted

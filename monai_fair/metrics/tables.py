@@ -6,11 +6,12 @@ from monai_fair.metrics.arrays import FloatArray
 from monai_fair.metrics.changes import fate_of_table, gap_changes, group_changes
 from monai_fair.metrics.definitions import METRICS
 from monai_fair.metrics.estimates import Estimates
-from monai_fair.metrics.gaps import group_gap, holm
+from monai_fair.metrics.gaps import group_gap
 from monai_fair.metrics.group_curves import curves_of_groups
 from monai_fair.metrics.intervals import wilson_interval
 from monai_fair.metrics.records import Record, bounds_of, estimate_records, gap_record
 from monai_fair.metrics.target_table import TargetTable
+from monai_fair.multiplicity import holm
 
 
 def table_record(table: TargetTable) -> Record:
