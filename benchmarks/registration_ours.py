@@ -48,6 +48,13 @@ def _network(space: TemplateSpace) -> LatticeINR:
     return LatticeINR(space.grid.shape, width=512, hidden=128)
 
 
+def fitted_network(template: Volume, model: Path) -> LatticeINR:
+    """Return the network that :func:`fit_cohort` left in the folder ``model``."""
+    network = _network(_space(template))
+    network.load_state_dict(torch.load(model / "model.pt", weights_only=True))
+    return network
+
+
 def fit_cohort(template: Volume, subjects: Sequence[Volume], model: Path, *, contrast: str = "same") -> None:
     """Fit the shared network to the training subjects and leave it in the folder ``model``; timed.
 
@@ -113,8 +120,7 @@ def ours(
         smoothness=smoothness,
         iterations=10,
     )
-    network = _network(space)
-    network.load_state_dict(torch.load(model / "model.pt", weights_only=True))
+    network = fitted_network(template, model)
     fields: list[Field] = []
     for start in range(0, len(subjects), BATCH):
         images = torch.stack([torch.from_numpy(volume.array) for volume in subjects[start : start + BATCH]])

@@ -31,20 +31,22 @@ NOTES = {
     "siren": "3-256-256-256-3, omega 30, Adam 1e-5, 2,500 iterations of 10,000 points, NCC, "
     "0.02 mean |det J - 1|; worse: the published weight 0.05, or 0.005, or Adam at 1e-4 (tried with 2,000 points)",
 }
-_NUMBERS = [
+_QUALITY = [
     ("tissue Dice", "dice_tissue", "{:.3f}", 1.0),
     ("ROI Dice", "dice_roi", "{:.3f}", 1.0),
     ("EPE mm", "endpoint_error_mm", "{:.3f}", 1.0),
     ("EPE 95 % mm", "endpoint_error_p95_mm", "{:.2f}", 1.0),
     ("folds %", "folds", "{:.4f}", 100.0),
     ("sd log det J", "sd_log_det_jacobian", "{:.3f}", 1.0),
+]
+_COST = [
     ("s per subject", "seconds", "{:.2f}", 1.0),
     ("memory MB", "memory_mb", "{:.0f}", 1.0),
     ("of it before MB", "memory_before_mb", "{:.0f}", 1.0),
 ]
 
 _COLUMNS = [
-    *(column for _, column, *_ in _NUMBERS),
+    *(column for _, column, *_ in (*_QUALITY, *_COST)),
     *("reason", "versions", "load", "gflop", "peak_fp32_gflops", "peak_bf16_gflops"),
 ]
 
@@ -59,31 +61,38 @@ def page(rows: pd.DataFrame, simulation: dict[str, Any], against: pd.DataFrame |
     """
     rows = rows.reindex(columns=[*rows.columns.union(_COLUMNS, sort=False)])
     done = rows[rows["status"] == "registered"]
-    lines = ["# Registration of unseen subjects, side by side", "", *_setting(rows, simulation), ""]
+    lines = ["# Registration of unseen subjects, side by side", "", _cohort(simulation)]
+    lines += _machine(rows) if against is None else ["Cost stands in the table of the matched cohort."]
+    lines += [
+        "Means over subjects; standard deviation of the endpoint error (EPE) in brackets; median of the seconds.",
+        "",
+    ]
     lines += _table(done, against)
     names = done[done["method"].isin(TITLES)].groupby("method")["subject_id"].agg(set)
     common = set.intersection(*names) if len(names) else set()
     if common and any(found != common for found in names):
         lines += ["", f"The same on what every method has (n {len(common)}):", ""]
         lines += _table(done[done["subject_id"].isin(common)], against)
-    lines += [*_rates(done), ""]
+    lines += [*(_rates(done) if against is None else []), ""]
     for _, row in rows[rows["status"] == "failed"].iterrows():
         lines.append(f"- failed: {row['method']}, {row['subject_id']}: {row['reason']}")
     lines += ["", "## How", "", *_how(done)]
     return "\n".join(lines) + "\n"
 
 
-def _setting(rows: pd.DataFrame, simulation: dict[str, Any]) -> list[str]:
+def _cohort(simulation: dict[str, Any]) -> str:
     cohort, shape = simulation["cohort"], " x ".join(str(size) for size in simulation["shape"])
-    load = rows.loc[rows["load"].notna(), "load"]
-    said = f"load before a method began {load.median():.1f} (median), {load.max():.1f} (highest)" if len(load) else ""
-    return [
+    return (
         f"Simulated brains ({simulation['anatomy']}), {shape} voxels of {simulation['spacing_mm']:g} mm; contrast "
         f"{cohort['contrast']}, bias field {100 * cohort['bias_field']:g} %, noise {cohort['noise']:g}, "
-        f"seed {simulation['seed']}.",
-        f"{platform.machine()}, {_processor()}, {int(rows['threads'].max())} threads; {said}.",
-        "Means over subjects, standard deviation of the endpoint error (EPE) in brackets, median of the seconds.",
-    ]
+        f"seed {simulation['seed']}."
+    )
+
+
+def _machine(rows: pd.DataFrame) -> list[str]:
+    load = rows.loc[rows["load"].notna(), "load"]
+    said = f"load before a method began {load.median():.1f} (median), {load.max():.1f} (highest)" if len(load) else ""
+    return [f"{platform.machine()}, {_processor()}, {int(rows['threads'].max())} threads; {said}."]
 
 
 def _processor() -> str:
@@ -94,14 +103,15 @@ def _processor() -> str:
 
 
 def _table(done: pd.DataFrame, against: pd.DataFrame | None) -> list[str]:
-    head = ["method", "n", *(title for title, *_ in _NUMBERS)] + (["EPE / matched EPE"] if against is not None else [])
+    numbers = _QUALITY + (_COST if against is None else [])
+    head = ["method", "n", *(title for title, *_ in numbers)] + (["EPE / matched EPE"] if against is not None else [])
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for method, title in TITLES.items():
         found = done[done["method"] == method]
         if found.empty:
             continue
         cells = [title, str(len(found))]
-        for _, column, form, factor in _NUMBERS:
+        for _, column, form, factor in numbers:
             middle: Callable[..., float] = np.median if column == "seconds" else np.mean
             text = form.format(factor * middle(found[column])) if found[column].notna().all() else "-"
             spread = column == "endpoint_error_mm" and len(found) > 1
