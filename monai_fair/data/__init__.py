@@ -9,6 +9,7 @@ from monai_fair.data.crosstables import cross_tables, small_cells
 from monai_fair.data.images import ImageCheck, check_images
 from monai_fair.data.manifest import Manifest, check_manifest, load_datalist, read_manifest, recorded_num_classes
 from monai_fair.data.predictions import Predictions, read_predictions, score_names, write_predictions
+from monai_fair.data.rebalancing import balancing_weights, cell_deficits, rebalanced_manifest, resample_cells
 from monai_fair.data.recipes import Recipe, read_recipe
 from monai_fair.data.splits import read_split, split_by_subject, write_split
 from monai_fair.data.weights import class_weights
@@ -29,7 +30,9 @@ __all__ = [
     "Predictions",
     "Recipe",
     "Volume",
+    "balancing_weights",
     "build_manifest",
+    "cell_deficits",
     "check_images",
     "check_manifest",
     "class_weights",
@@ -43,7 +46,9 @@ __all__ = [
     "read_recipe",
     "read_split",
     "read_volume",
+    "rebalanced_manifest",
     "recorded_num_classes",
+    "resample_cells",
     "score_names",
     "sha256",
     "small_cells",
