@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         write_displacement,
         write_itk_transform,
     )
-    from monai_fair.data.volumes import Volume, read_labels, read_volume, write_volume
+    from monai_fair.data.volumes import Volume, read_labels, read_map, read_volume, write_volume
 
 __all__ = [
     "BuiltManifest",
@@ -42,6 +42,7 @@ __all__ = [
     "read_itk_transform",
     "read_labels",
     "read_manifest",
+    "read_map",
     "read_predictions",
     "read_recipe",
     "read_split",
@@ -66,6 +67,7 @@ _ON_GRIDS = {
     "read_displacement": "displacements",
     "read_itk_transform": "displacements",
     "read_labels": "volumes",
+    "read_map": "volumes",
     "read_volume": "volumes",
     "write_displacement": "displacements",
     "write_itk_transform": "displacements",

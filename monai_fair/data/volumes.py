@@ -64,6 +64,22 @@ def read_volume(path: str | Path) -> Volume:
     return Volume(array, grid_of(image), str(path))
 
 
+def read_map(path: str | Path) -> Volume:
+    """Read a 3D NIfTI map, such as a log Jacobian, as float32; undefined voxels (NaN) and one value are allowed.
+
+    Args:
+        path: a ``.nii`` or ``.nii.gz`` file.
+
+    Raises:
+        GeometryError: as :func:`read_volume` does, but for the values.
+    """
+    image = load_nifti(path)
+    problems = _kind_problems(image)
+    problems += grid_problems(image)
+    raise_problems(GeometryError, path, problems)
+    return Volume(_voxels(image, np.float32), grid_of(image), str(path))
+
+
 def read_labels(path: str | Path) -> Volume:
     """Read a 3D NIfTI label map as int32; a map with one label everywhere is allowed.
 

@@ -8,6 +8,15 @@ if TYPE_CHECKING:
     from monai_fair.subgroups.associations import LabelAssociation, attribute_associations, label_association
     from monai_fair.subgroups.contingency import Association, OddsRatio, cramers_v
     from monai_fair.subgroups.mixture import ErrorAwareMixture
+    from monai_fair.subgroups.representations import (
+        Representation,
+        code_rows,
+        displacement_blocks,
+        embedding_rows,
+        intensity_blocks,
+        log_jacobian_blocks,
+        without_nuisances,
+    )
     from monai_fair.subgroups.selection import Selection, select_components
 
 __all__ = [
@@ -15,14 +24,21 @@ __all__ = [
     "ErrorAwareMixture",
     "LabelAssociation",
     "OddsRatio",
+    "Representation",
     "Selection",
     "attribute_associations",
     "average_precision",
+    "code_rows",
     "cramers_v",
     "detection_table",
+    "displacement_blocks",
+    "embedding_rows",
+    "intensity_blocks",
     "label_association",
+    "log_jacobian_blocks",
     "precision_at",
     "select_components",
+    "without_nuisances",
 ]
 
 # Where each name is: scikit-learn is loaded when one is asked for.
@@ -31,14 +47,21 @@ _LAZY = {
     "ErrorAwareMixture": "mixture",
     "LabelAssociation": "associations",
     "OddsRatio": "contingency",
+    "Representation": "representations",
     "Selection": "selection",
     "attribute_associations": "associations",
     "average_precision": "agreement",
+    "code_rows": "representations",
     "cramers_v": "contingency",
     "detection_table": "agreement",
+    "displacement_blocks": "representations",
+    "embedding_rows": "representations",
+    "intensity_blocks": "representations",
     "label_association": "associations",
+    "log_jacobian_blocks": "representations",
     "precision_at": "agreement",
     "select_components": "selection",
+    "without_nuisances": "representations",
 }
 
 

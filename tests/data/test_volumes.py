@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from monai_fair.data import read_labels, read_volume, write_volume
+from monai_fair.data import read_labels, read_map, read_volume, write_volume
 from monai_fair.errors import GeometryError
 from monai_fair.geometry import Axes, Grid
 
@@ -170,11 +170,14 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_undefined_values_are_written_as_they_are(tmp_path: Path) -> None:
-    # the logarithm of a Jacobian that folds has no value; the reader of images refuses it, the file keeps it
+    # the logarithm of a Jacobian that folds has no value; the reader of images refuses it, that of maps does not
     values = np.where(VALUES > 1, np.nan, VALUES)
     path = write_volume(tmp_path / "a.nii.gz", values, GRIDS["anisotropic"])
     np.testing.assert_array_equal(nib.load(path).get_fdata(dtype=np.float32), values)
     assert problem(path).startswith(f"expected finite voxels, got {np.isnan(values).sum()} that are not, of 120;")
+    found = read_map(path)
+    np.testing.assert_array_equal(found.array, values.astype(np.float32))
+    assert found.grid.matches(GRIDS["anisotropic"])
 
 
 def test_slope_and_intercept_are_applied(tmp_path: Path) -> None:
@@ -323,7 +326,7 @@ def test_every_bad_file_is_named_with_its_reason(tmp_path: Path, name: str) -> N
     assert problem(path) == expected
 
 
-@pytest.mark.parametrize("read", [read_volume, read_labels])
+@pytest.mark.parametrize("read", [read_volume, read_labels, read_map])
 def test_missing_files_and_folders(tmp_path: Path, read: Callable[[Path], Any]) -> None:
     (tmp_path / "folder.nii").mkdir()
     for name in ("folder.nii", "gone.nii.gz"):
@@ -364,3 +367,4 @@ def test_labels_are_refused_as_volumes_are(tmp_path: Path, name: str) -> None:
     found = problem(path, read_labels)
     # the voxels of the file without an affine are no labels either, and are said beside it
     assert found == expected or f"1. {expected}\n  2. expected labels" in found
+    assert problem(path, read_map) == expected

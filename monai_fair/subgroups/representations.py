@@ -1,0 +1,237 @@
+"""What a subject looks like as a row of numbers: local volume changes, displacements, codes, intensities, embeddings.
+
+Maps on the template's grid become means over small blocks inside the brain mask, so that a row has a few thousand
+numbers instead of a million, and neighbouring voxels, which are nearly the same number, do not count for many.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LinearRegression
+
+from monai_fair.data import read_displacement, read_map, read_volume
+from monai_fair.data.artifacts import read_tensors
+from monai_fair.data.tables import read_table
+from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+_LEAST_SHARE = 0.5  # of a block inside the mask: below it the block belongs to the outside
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """Subjects as rows.
+
+    Attributes:
+        kind: what the numbers are, such as ``log_jacobian``.
+        subject_ids: one per row.
+        values: shape ``(n, d)``.
+    """
+
+    kind: str
+    subject_ids: list[str]
+    values: FloatArray
+
+    def of(self, subject_ids: Sequence[str]) -> FloatArray:
+        """Return the rows of these subjects, in this order.
+
+        Raises:
+            MonaiFairError: naming subjects without a row.
+        """
+        place = {subject: row for row, subject in enumerate(self.subject_ids)}
+        absent = [subject for subject in subject_ids if subject not in place]
+        if absent:
+            raise MonaiFairError(
+                f"{self.kind}: expected a row for each of {len(subject_ids)} subjects, got none for {len(absent)}, "
+                f"such as '{absent[0]}'; leave them out"
+            )
+        return self.values[[place[subject] for subject in subject_ids]]
+
+
+def log_jacobian_blocks(
+    paths: Mapping[str, str | Path], mask: BoolArray, *, block: int = 4, num_workers: int = 4
+) -> Representation:
+    """Return mean log volume change per block, from maps of a registration.
+
+    Of all that deformations offer, local volume shows a local effect best: it knows nothing of where a brain lies,
+    and hardly anything of its overall size. :func:`without_nuisances` takes that out altogether.
+
+    Args:
+        paths: subject to its ``desc-logdetjacobian_map`` on the template's grid; NaN voxels, where the map folds, do
+            not count.
+        mask: of the brain, shape ``(D, H, W)``.
+        block: side of a block in voxels.
+        num_workers: threads that read.
+
+    Raises:
+        MonaiFairError: naming every subject whose map cannot be read, lies on another grid, or is undefined in a block.
+    """
+
+    def row(path: str | Path) -> FloatArray:
+        return _means(read_map(path).array[None], blocks)
+
+    blocks = _Blocks(mask, block)
+    return _read("log_jacobian", paths, row, num_workers)
+
+
+def displacement_blocks(
+    paths: Mapping[str, str | Path], mask: BoolArray, *, block: int = 4, num_workers: int = 4
+) -> Representation:
+    """Return the mean displacement per block in voxels, three numbers a block; as :func:`log_jacobian_blocks`.
+
+    Args:
+        paths: subject to its ``from-T1w_to-template_xfm`` field, which lies on the template's grid.
+        mask: of the brain, shape ``(D, H, W)``.
+        block: side of a block in voxels.
+        num_workers: threads that read.
+    """
+
+    def row(path: str | Path) -> FloatArray:
+        return _means(read_displacement(path)[0], blocks)
+
+    blocks = _Blocks(mask, block)
+    return _read("displacement", paths, row, num_workers)
+
+
+def intensity_blocks(
+    paths: Mapping[str, str | Path], mask: BoolArray, *, block: int = 4, num_workers: int = 4
+) -> Representation:
+    """Return the mean intensity per block, each image scaled to mean 0 and standard deviation 1 inside the mask.
+
+    The rival that knows only the image: what is usually looked at when nobody registers.
+
+    Args:
+        paths: subject to its image on the template's grid.
+        mask: of the brain, shape ``(D, H, W)``.
+        block: side of a block in voxels.
+        num_workers: threads that read.
+    """
+
+    def row(path: str | Path) -> FloatArray:
+        array = read_volume(path).array
+        if array.shape == mask.shape:
+            inside = array[mask]
+            array = (array - inside.mean()) / inside.std()
+        return _means(array[None], blocks)
+
+    blocks = _Blocks(mask, block)
+    return _read("intensity", paths, row, num_workers)
+
+
+def code_rows(path: str | Path) -> Representation:
+    """Return the codes of a registration, ``codes.safetensors``, one row per subject."""
+    tensors, metadata = read_tensors(path)
+    if metadata.get("kind") != "codes" or "codes" not in tensors:
+        raise ArtifactError(f"{path}: expected a table of codes, got tensors {sorted(tensors)}; give codes.safetensors")
+    codes = tensors["codes"].astype(np.float64)
+    return Representation("codes", json.loads(metadata["subject_ids"]), codes.reshape(len(codes), -1))
+
+
+def embedding_rows(path: str | Path) -> Representation:
+    """Return embeddings that another model made, from a table with ``subject_id`` and columns of numbers.
+
+    Args:
+        path: CSV (also gzipped) or Parquet, one row per subject.
+
+    Raises:
+        ArtifactError: with every problem of the file.
+    """
+    table = read_table(path, ArtifactError)
+    problems = []
+    if "subject_id" not in table:
+        problems.append("expected a column 'subject_id', got none; name the subjects")
+    elif table["subject_id"].duplicated().any():
+        first = table.loc[table["subject_id"].duplicated(), "subject_id"].iloc[0]
+        problems.append(f"expected one row per subject, got several of '{first}'; average them")
+    columns = [name for name in table if name != "subject_id"]
+    if not columns:
+        problems.append("expected columns of numbers beside subject_id, got none")
+    values = np.full((len(table), len(columns)), np.nan)
+    for place, name in enumerate(columns):
+        try:
+            values[:, place] = table[name].astype(np.float64)
+        except ValueError:
+            problems.append(f"column '{name}': expected numbers, got text; leave the column out")
+            continue
+        if not np.isfinite(values[:, place]).all():
+            problems.append(f"column '{name}': expected finite numbers, got others; leave the rows or the column out")
+    raise_problems(ArtifactError, path, problems)
+    return Representation("embeddings", table["subject_id"].tolist(), values)
+
+
+def without_nuisances(values: FloatArray, nuisances: FloatArray, fitted_on: BoolArray) -> FloatArray:
+    """Return rows less what a linear regression on nuisances explains, such as head size, site or age.
+
+    Args:
+        values: shape ``(n, d)``.
+        nuisances: shape ``(n, m)``; the mean log Jacobian is the log of relative head size.
+        fitted_on: rows that the regression sees, shape ``(n,)``: of training and validation, never of the test part.
+
+    Returns:
+        Residuals with the mean of the fitted rows put back, shape ``(n, d)``.
+
+    Raises:
+        MonaiFairError: if rows are missing, or no more rows than nuisances are fitted on.
+    """
+    if nuisances.ndim != 2 or not len(values) == len(nuisances) == len(fitted_on):
+        raise MonaiFairError(
+            f"nuisances: expected a table of {len(values)} rows, got shapes {nuisances.shape} and {fitted_on.shape}"
+        )
+    if fitted_on.sum() <= nuisances.shape[1] + 1:
+        raise MonaiFairError(
+            f"nuisances: expected more than {nuisances.shape[1] + 1} rows to fit on, got {int(fitted_on.sum())}"
+        )
+    found = LinearRegression().fit(nuisances[fitted_on], values[fitted_on])
+    return np.asarray(values - found.predict(nuisances) + values[fitted_on].mean(axis=0))
+
+
+class _Blocks:
+    """The blocks that lie inside a mask, and the sum over them as one product along each axis."""
+
+    def __init__(self, mask: BoolArray, side: int) -> None:
+        self.mask = mask
+        self.starts = [np.arange(0, size, side) for size in mask.shape]
+        self.inside = self.sums(mask.astype(np.float64))
+        self.kept = self.inside >= _LEAST_SHARE * side**3
+        if not self.kept.any():
+            raise MonaiFairError(f"mask: expected a block of side {side} half inside it, got none; take smaller blocks")
+
+    def sums(self, values: npt.NDArray[Any]) -> FloatArray:
+        """Sum ``(..., D, H, W)`` over blocks."""
+        for axis, starts in zip((-3, -2, -1), self.starts, strict=True):
+            values = np.add.reduceat(values, starts, axis=axis)
+        return values.astype(np.float64)
+
+
+def _means(values: npt.NDArray[Any], blocks: _Blocks) -> FloatArray:
+    """Return block means of the defined voxels inside the mask, component by component, shape ``(C * blocks,)``."""
+    if values.shape[1:] != blocks.mask.shape:
+        raise MonaiFairError(f"expected the mask's shape {blocks.mask.shape}, got {values.shape[1:]}")
+    counted = blocks.mask & np.isfinite(values).all(axis=0)
+    count = blocks.sums(counted.astype(np.float64))[blocks.kept]
+    if not count.all():
+        raise MonaiFairError(f"expected defined voxels in every block, got {int((count == 0).sum())} blocks without")
+    return np.concatenate([blocks.sums(np.where(counted, part, 0.0))[blocks.kept] / count for part in values])
+
+
+def _read(
+    kind: str, paths: Mapping[str, str | Path], row: Callable[[str | Path], FloatArray], num_workers: int
+) -> Representation:
+    def attempt(path: str | Path) -> FloatArray | str:
+        try:
+            return row(path)
+        except (MonaiFairError, OSError) as error:
+            return f"{path}: {error}" if str(path) not in str(error) else str(error)
+
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        rows = list(pool.map(attempt, paths.values()))
+    raise_problems(MonaiFairError, kind, [found for found in rows if isinstance(found, str)])
+    values = np.stack([found for found in rows if not isinstance(found, str)]) if rows else np.empty((0, 0))
+    return Representation(kind, list(paths), values)

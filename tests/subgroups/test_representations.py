@@ -1,0 +1,198 @@
+"""Subjects as rows of numbers: block means by hand, files of a true layout, problems by name."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from monai_fair.data import write_displacement, write_volume
+from monai_fair.data.artifacts import write_tensors
+from monai_fair.errors import ArtifactError, MonaiFairError
+from monai_fair.geometry import Grid
+from monai_fair.subgroups import (
+    Representation,
+    code_rows,
+    displacement_blocks,
+    embedding_rows,
+    intensity_blocks,
+    log_jacobian_blocks,
+    without_nuisances,
+)
+
+SHAPE = (5, 4, 4)
+GRID = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
+# blocks of side 2: the third along the first axis is cut to one layer, half of a block
+MASK = np.ones(SHAPE, dtype=bool)
+MASK[:2, :2, :2] = False
+MASK[0, 0, 0] = True  # 1 of 8 voxels: this block is outside
+
+
+def write(folder: Path, name: str, array: np.ndarray) -> Path:
+    return write_volume(folder / f"{name}.nii.gz", array.astype(np.float32), GRID)
+
+
+def ramp() -> np.ndarray:
+    return np.arange(80, dtype=np.float64).reshape(SHAPE)
+
+
+def blocks_by_loops(array: np.ndarray) -> list[float]:
+    found = []
+    for x in range(0, 5, 2):
+        for y in range(0, 4, 2):
+            for z in range(0, 4, 2):
+                part = (slice(x, x + 2), slice(y, y + 2), slice(z, z + 2))
+                values = array[part][MASK[part]]
+                if values.size >= 4:
+                    found.append(float(np.nanmean(values)))
+    return found
+
+
+def test_a_row_has_the_means_of_blocks_inside_the_mask(tmp_path: Path) -> None:
+    paths = {name: write(tmp_path, name, gain * ramp()) for name, gain in (("b", 1), ("a", -2))}
+    found = log_jacobian_blocks(paths, MASK, block=2)
+    assert (found.kind, found.subject_ids) == ("log_jacobian", ["b", "a"])
+    assert found.values.shape == (2, 11)
+    np.testing.assert_allclose(found.values, [blocks_by_loops(ramp()), blocks_by_loops(-2 * ramp())], rtol=1e-6)
+
+
+def test_undefined_voxels_do_not_count_and_no_change_is_a_map(tmp_path: Path) -> None:
+    folded = ramp()
+    folded[4, 3, 3] = np.nan
+    paths = {"folded": write(tmp_path, "folded", folded), "still": write(tmp_path, "still", np.zeros(SHAPE))}
+    found = log_jacobian_blocks(paths, MASK, block=2)
+    np.testing.assert_allclose(found.values, [blocks_by_loops(folded), [0.0] * 11], rtol=1e-6)
+
+
+def test_displacements_come_axis_by_axis_in_voxels(tmp_path: Path) -> None:
+    field = np.stack([ramp(), 2 * ramp(), ramp() - 40]).astype(np.float32) / 100
+    path = write_displacement(tmp_path / "field.nii.gz", field, GRID)
+    found = displacement_blocks({"s": path}, MASK, block=2)
+    expected = np.concatenate([blocks_by_loops(part) for part in field.astype(np.float64)])
+    np.testing.assert_allclose(found.values[0], expected, rtol=0, atol=1e-5)
+
+
+def test_gain_and_offset_of_an_image_do_not_count(tmp_path: Path) -> None:
+    paths = {"plain": write(tmp_path, "plain", ramp()), "other": write(tmp_path, "other", 7 * ramp() + 100)}
+    found = intensity_blocks(paths, MASK, block=2)
+    np.testing.assert_allclose(found.values[0], found.values[1], rtol=0, atol=1e-5)
+    scaled = (ramp() - ramp()[MASK].mean()) / ramp()[MASK].std()
+    np.testing.assert_allclose(found.values[0], blocks_by_loops(scaled), rtol=0, atol=1e-5)
+
+
+def test_every_map_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    hole = ramp()
+    hole[4, 2:, 2:] = np.nan
+    small = write_volume(tmp_path / "small.nii.gz", np.arange(27.0).reshape(3, 3, 3), Grid((3, 3, 3), np.eye(4)))
+    paths = {"a": write(tmp_path, "a", hole), "b": tmp_path / "none.nii.gz", "c": small}
+    with pytest.raises(MonaiFairError) as caught:
+        log_jacobian_blocks(paths, MASK, block=2)
+    first, *problems = str(caught.value).splitlines()
+    assert first == "log_jacobian: 3 problems"
+    assert problems[0].endswith("a.nii.gz: expected defined voxels in every block, got 1 blocks without")
+    assert "none.nii.gz" in problems[1]
+    assert problems[2].endswith("small.nii.gz: expected the mask's shape (5, 4, 4), got (3, 3, 3)")
+
+
+def test_a_mask_smaller_than_a_block_is_refused(tmp_path: Path) -> None:
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[0, 0, 0] = True
+    with pytest.raises(MonaiFairError, match="expected a block of side 2 half inside it, got none"):
+        log_jacobian_blocks({}, mask, block=2)
+
+
+def test_rows_of_subjects_in_any_order() -> None:
+    rows = Representation("codes", ["a", "b", "c"], np.arange(6.0).reshape(3, 2))
+    np.testing.assert_array_equal(rows.of(["c", "a"]), [[4.0, 5.0], [0.0, 1.0]])
+    with pytest.raises(MonaiFairError) as caught:
+        rows.of(["a", "x", "y"])
+    assert str(caught.value) == (
+        "codes: expected a row for each of 3 subjects, got none for 2, such as 'x'; leave them out"
+    )
+
+
+def test_codes_are_read_as_a_registration_writes_them(tmp_path: Path) -> None:
+    codes = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    metadata = {"kind": "codes", "subject_ids": json.dumps(["s1", "s2"]), "code_shape": "[3, 2]"}
+    path = tmp_path / "codes.safetensors"
+    write_tensors(path, {"codes": codes.reshape(2, 6)}, metadata)
+    found = code_rows(path)
+    assert (found.kind, found.subject_ids) == ("codes", ["s1", "s2"])
+    np.testing.assert_array_equal(found.values, codes.reshape(2, 6))
+    write_tensors(path, {"weights": codes})
+    with pytest.raises(ArtifactError, match=r"expected a table of codes, got tensors \['weights'\]"):
+        code_rows(path)
+
+
+def test_embeddings_of_another_model(tmp_path: Path) -> None:
+    path = tmp_path / "embeddings.csv"
+    pd.DataFrame({"subject_id": ["007", "b"], "d0": [0.5, 1.5], "d1": [-1, 2]}).to_csv(path, index=False)
+    found = embedding_rows(path)
+    assert (found.kind, found.subject_ids) == ("embeddings", ["007", "b"])
+    np.testing.assert_array_equal(found.values, [[0.5, -1.0], [1.5, 2.0]])
+
+
+BROKEN: list[tuple[Callable[[pd.DataFrame], Any], str]] = [
+    (lambda table: table.rename(columns={"subject_id": "id"}), "expected a column 'subject_id', got none"),
+    (lambda table: table.assign(subject_id="a"), "expected one row per subject, got several of 'a'"),
+    (lambda table: table.assign(d1=["x", "y"]), "column 'd1': expected numbers, got text"),
+    (lambda table: table.assign(d0=[np.inf, 1.0]), "column 'd0': expected finite numbers, got others"),
+    (lambda table: table[["subject_id"]], "expected columns of numbers beside subject_id, got none"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BROKEN)
+def test_embeddings_that_cannot_be_used(
+    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str
+) -> None:
+    path = tmp_path / "embeddings.csv"
+    table = pd.DataFrame({"subject_id": ["a", "b"], "d0": [0.5, 1.5], "d1": [1.0, 2.0]})
+    change(table).to_csv(path, index=False)
+    with pytest.raises(ArtifactError) as caught:
+        embedding_rows(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+# nuisances
+
+
+def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows made of a nuisance and something else, the else, and which rows are fitted on."""
+    rng = np.random.default_rng(seed)
+    nuisance, other = rng.normal(size=(200, 2)), rng.normal(size=(200, 3))
+    return nuisance, other, np.arange(200) < 150
+
+
+def test_a_linear_effect_of_nuisances_is_taken_out() -> None:
+    nuisance, _, fitted = planted()
+    values = nuisance @ [[1.0, -2.0], [0.5, 3.0]] + [10.0, -4.0]
+    found = without_nuisances(values, nuisance, fitted)
+    np.testing.assert_allclose(found, np.broadcast_to(values[fitted].mean(axis=0), values.shape), rtol=0, atol=1e-10)
+
+
+def test_what_does_not_go_along_with_a_nuisance_stays() -> None:
+    nuisance, other, fitted = planted()
+    found = without_nuisances(other + nuisance @ np.ones((2, 3)), nuisance, fitted)
+    assert all(np.corrcoef(found[:, k], other[:, k])[0, 1] > 0.98 for k in range(3))
+    residual = found[fitted] - found[fitted].mean(axis=0)
+    np.testing.assert_allclose(residual.T @ nuisance[fitted], 0, atol=1e-9)
+
+
+def test_rows_that_are_judged_do_not_change_the_fit() -> None:
+    nuisance, other, fitted = planted()
+    poisoned, spoiled = other.copy(), nuisance.copy()
+    poisoned[~fitted], spoiled[~fitted] = 1e6, -1e6
+    plain = without_nuisances(other, nuisance, fitted)[fitted]
+    np.testing.assert_array_equal(without_nuisances(poisoned, spoiled, fitted)[fitted], plain)
+
+
+def test_nuisances_need_rows() -> None:
+    nuisance, other, fitted = planted()
+    with pytest.raises(MonaiFairError, match="expected more than 3 rows to fit on, got 3"):
+        without_nuisances(other, nuisance, np.arange(200) < 3)
+    with pytest.raises(MonaiFairError, match="expected a table of 200 rows"):
+        without_nuisances(other, nuisance[:5], fitted)
