@@ -115,7 +115,7 @@ def planted(cohort: BrainCohort) -> dict[str, Any]:
             "displacement": "pull-back on the template's grid: subject(x) = template(x + u(x)); on disk LPS mm",
             "effect": "log volume at the centre changes by -effect * strength: both positive shrink the place",
             "disease_strength": "normal, sd 1, mean 1 in patients and -1 in controls",
-            "group_strength": "normal, sd 1, mean 2 in men and 0 in women",
+            "group_strength": f"normal, sd {cohort.group_spread:g}, mean 2 in men and 0 in women",
             "distractor_strength": "normal, sd 1, mean 0 in everyone",
             "velocity": "a (x - c) exp(-|x - c|^2 / (2 radius^2)) per effect; the sum of all parts is integrated",
             "scale": f"length relative to the template, about {MNI152_CENTRE_MM} mm",

@@ -22,6 +22,7 @@ _RANGES = {
     "detail_smoothness_mm": (4.0, 60.0),
     "disease_effect": (-1.0, 1.0),
     "group_effect": (-1.0, 1.0),
+    "group_spread": (0.0, 2.0),
     "distractor_effect": (-1.0, 1.0),
     "noise": (0.0, 0.5),
     "bias_field": (0.0, 0.9),
@@ -37,7 +38,7 @@ class BrainCohort:
     A subject is the template warped by the flow of a velocity field, which is a sum: a change of overall size, a
     random smooth part, and local effects that shrink or swell one place. ``disease_effect`` acts on the left
     hippocampus with a strength from N(1, 1) in patients and N(-1, 1) in controls; ``group_effect`` on the right
-    frontal lobe with N(2, 1) in men and N(0, 1) in women; each distractor on a place of its own with N(0, 1) in
+    frontal lobe with a mean of 2 in men and 0 in women and a standard deviation of ``group_spread``; each distractor on a place of its own with N(0, 1) in
     everyone. An effect of e at a strength of s changes the logarithm of the volume at its centre by ``-e s``: where
     both are positive the place shrinks. Intensity knows neither the sex nor the diagnosis.
 
@@ -53,6 +54,8 @@ class BrainCohort:
         detail_smoothness_mm: the same for the fine random velocity, in [4, 60].
         disease_effect: change of log volume per unit of strength, in [-1, 1].
         group_effect: change of log volume per unit of strength, in [-1, 1].
+        group_spread: standard deviation of the strength within men and within women, in [0, 2]. At 1 the two overlap:
+            who knew the strength itself would still mistake one in six.
         distractors: places with an effect that goes with nothing else, 0 to 6.
         distractor_effect: change of log volume per unit of strength, in [-1, 1].
         noise: standard deviation of the noise in both channels of the complex signal, as a share of the brightest
@@ -80,6 +83,7 @@ class BrainCohort:
     detail_smoothness_mm: float = 10.0
     disease_effect: float = 0.25
     group_effect: float = 0.25
+    group_spread: float = 1.0
     distractors: int = 0
     distractor_effect: float = 0.25
     noise: float = 0.03

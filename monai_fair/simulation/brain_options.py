@@ -29,6 +29,7 @@ def simulate_brain_from_options(
     detail_smoothness_mm: float = BrainCohort.detail_smoothness_mm,
     disease_effect: float = BrainCohort.disease_effect,
     group_effect: float = BrainCohort.group_effect,
+    group_spread: float = BrainCohort.group_spread,
     distractors: int = BrainCohort.distractors,
     distractor_effect: float = BrainCohort.distractor_effect,
     noise: float = BrainCohort.noise,
@@ -60,7 +61,8 @@ def simulate_brain_from_options(
         detail_mm: standard deviation of the fine random velocity, 0 to 5.
         detail_smoothness_mm: width of the Gaussian that smooths it, 4 to 60.
         disease_effect: on the left hippocampus; strength N(1, 1) in patients, N(-1, 1) in controls.
-        group_effect: on the right frontal lobe; strength N(2, 1) in men, N(0, 1) in women.
+        group_effect: on the right frontal lobe; the mean strength is 2 in men and 0 in women.
+        group_spread: standard deviation of that strength within a sex, 0 to 2; at 1 the sexes overlap.
         distractors: number of places with a strength of N(0, 1) in everyone, 0 to 6.
         distractor_effect: on these places.
         noise: standard deviation of the noise of the complex signal, 0 to 0.5.

@@ -108,7 +108,7 @@ def _person(index: int, split: str, sex: str, label: int, seed: int, cohort: Bra
         label=label,
         age=int(np.clip(round(age), *_AGE_LIMITS)),
         disease_strength=round(_DISEASE_MEANS[label] + float(drawn[1]), 6),
-        group_strength=round(_GROUP_MEANS[sex] + float(drawn[2]), 6),
+        group_strength=round(_GROUP_MEANS[sex] + cohort.group_spread * float(drawn[2]), 6),
         distractor_strengths=tuple(strengths),
         scale=round(math.exp(cohort.scale_sd * float(drawn[3])), 6),
     )

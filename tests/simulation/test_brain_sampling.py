@@ -89,6 +89,14 @@ def test_strengths_have_the_stated_means_and_are_otherwise_independent() -> None
     assert np.abs(np.corrcoef(list(residual.values())) - np.eye(4)).max() < 0.08
 
 
+def test_the_spread_of_a_group_scales_what_differs_within_it_and_nothing_else() -> None:
+    wide, narrow = (sample_people(60, seed=2, cohort=BrainCohort(group_spread=spread)) for spread in (1.0, 0.25))
+    for before, after in zip(wide, narrow, strict=True):
+        mean = 2.0 if before.sex == "male" else 0.0
+        assert after.group_strength - mean == pytest.approx((before.group_strength - mean) / 4, abs=1e-6)
+        assert dataclasses.replace(after, group_strength=before.group_strength) == before
+
+
 def test_age_goes_with_the_diagnosis_only_when_asked() -> None:
     plain, gap = (people_table(sample_people(2000, seed=3, cohort=BrainCohort(age_gap=years))) for years in (0.0, 6.0))
     difference = [table.groupby("label")["age"].mean().diff().iloc[-1] for table in (plain, gap)]
