@@ -38,9 +38,10 @@ class BrainCohort:
     A subject is the template warped by the flow of a velocity field, which is a sum: a change of overall size, a
     random smooth part, and local effects that shrink or swell one place. ``disease_effect`` acts on the left
     hippocampus with a strength from N(1, 1) in patients and N(-1, 1) in controls; ``group_effect`` on the right
-    frontal lobe with a mean of 2 in men and 0 in women and a standard deviation of ``group_spread``; each distractor on a place of its own with N(0, 1) in
-    everyone. An effect of e at a strength of s changes the logarithm of the volume at its centre by ``-e s``: where
-    both are positive the place shrinks. Intensity knows neither the sex nor the diagnosis.
+    frontal lobe with a mean of 2 in men and 0 in women and a standard deviation of ``group_spread``; each distractor
+    on a place of its own with N(0, 1) in everyone. An effect of e at a strength of s changes the logarithm of the
+    volume at its centre by ``-e s``: where both are positive the place shrinks. Intensity knows neither the sex nor
+    the diagnosis.
 
     Attributes:
         prevalence: share of patients, in [0.05, 0.95]; in test the share in both sexes.
