@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from monai_fair.subgroups.agreement import average_precision, detection_table, precision_at
     from monai_fair.subgroups.associations import LabelAssociation, attribute_associations, label_association
     from monai_fair.subgroups.contingency import Association, OddsRatio, cramers_v
+    from monai_fair.subgroups.local_mixture import LocalMixture
     from monai_fair.subgroups.mixture import ErrorAwareMixture
     from monai_fair.subgroups.representations import (
         Representation,
@@ -23,6 +24,7 @@ __all__ = [
     "Association",
     "ErrorAwareMixture",
     "LabelAssociation",
+    "LocalMixture",
     "OddsRatio",
     "Representation",
     "Selection",
@@ -46,6 +48,7 @@ _LAZY = {
     "Association": "contingency",
     "ErrorAwareMixture": "mixture",
     "LabelAssociation": "associations",
+    "LocalMixture": "local_mixture",
     "OddsRatio": "contingency",
     "Representation": "representations",
     "Selection": "selection",
