@@ -171,8 +171,11 @@ class LocalMixture(ClusterMixin, BaseEstimator):
         return valley_p(counts)
 
     def _divide(self, x: FloatArray, seed: int) -> None:
-        near = x[:, self.neighbours_]
-        scores = (x[:, self.place_] - x[:, self.place_].mean()) / x[:, self.place_].std()
+        near, alone = x[:, self.neighbours_], x[:, self.place_]
+        # the place by itself, to begin with, and to end with where that leaves one side without rows
+        self._axis = (np.flatnonzero(self.neighbours_) == self.place_) / alone.std()
+        self._offset = float(alone.mean() / alone.std())
+        scores = near @ self._axis - self._offset
         labels, self.converged_, self.n_iter_ = self._two_normals(scores, None, seed), False, 0
         while self.n_iter_ < self.max_iter and not self.converged_ and 0 < labels.sum() < len(labels):
             found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(near, labels)

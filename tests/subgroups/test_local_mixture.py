@@ -94,6 +94,13 @@ def test_the_same_seed_gives_the_same_answer_and_shares_add_up() -> None:
     assert first.means_[0] < first.means_[1]
 
 
+def test_one_side_may_end_without_rows() -> None:
+    x = np.random.default_rng(79).standard_normal((12, 1))
+    found = LocalMixture(null_draws=0, random_state=0).fit(x)
+    assert not found.labels_.any()
+    np.testing.assert_array_equal(found.predict(x), found.labels_)
+
+
 @pytest.mark.slow
 def test_one_population_rarely_has_a_place_so_low() -> None:
     """100 null populations: p below 0.05 in 5 of them, standard error 2.2."""
