@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import kurtosis
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.mixture import GaussianMixture
@@ -22,7 +23,7 @@ from monai_fair.subgroups.valleys import valley_p, window_counts
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-_NORMAL = 3.0  # fourth over squared second moment of a normal distribution
+_FLAT = 1e-12  # range of a column over its size, below which it is rounding
 _LEAST_ROWS = 8  # fewer have no shape to speak of
 
 
@@ -34,12 +35,10 @@ def excess_kurtosis(values: FloatArray) -> FloatArray:
     Args:
         values: shape ``(n, d)``. A column without variance gets infinity, so that it is never the lowest.
     """
-    centred = values - values.mean(axis=0)
-    squares = np.square(centred)
-    second = squares.mean(axis=0)
-    flat = second <= np.finfo(np.float64).eps * np.square(values).mean(axis=0)
-    fourth = np.square(squares).mean(axis=0)
-    return np.where(flat, np.inf, fourth / np.square(np.where(flat, 1.0, second)) - _NORMAL)
+    found = np.full(values.shape[1], np.inf)
+    varies = np.ptp(values, axis=0) > _FLAT * np.abs(values).max(axis=0)
+    found[varies] = kurtosis(values[:, varies])
+    return found
 
 
 def scan_p(values: FloatArray, lowest: float, *, draws: int, random: np.random.RandomState) -> float:
@@ -122,9 +121,9 @@ class LocalMixture(ClusterMixin, BaseEstimator):
         x = validate_data(self, X, dtype=np.float64, ensure_min_samples=_LEAST_ROWS)
         positions = self._check(x)
         random = check_random_state(self.random_state)
-        kurtosis = excess_kurtosis(x)
-        self.place_ = int(kurtosis.argmin())
-        self.kurtosis_ = float(kurtosis[self.place_])
+        by_place = excess_kurtosis(x)
+        self.place_ = int(by_place.argmin())
+        self.kurtosis_ = float(by_place[self.place_])
         if not np.isfinite(self.kurtosis_):
             raise MonaiFairError("LocalMixture: expected a column that varies, got none")
         self.p_ = scan_p(x, self.kurtosis_, draws=self.null_draws, random=random) if self.null_draws else float("nan")
