@@ -139,7 +139,6 @@ class TemplateMatch(nn.Module):
     """
 
     templates: Tensor
-    template: Tensor
     mask: Tensor
     even: Tensor
 
@@ -165,7 +164,6 @@ class TemplateMatch(nn.Module):
         self.blurs_vox = tuple(float(blur) for blur in blurs_vox)
         soft = gaussian_blur(mask.float()[None, None], _MASK_SOFTNESS_VOX)[0, 0]
         self.register_buffer("mask", soft, persistent=False)
-        self.register_buffer("template", template, persistent=False)
         self._range = float(template.min()), float(inside.max())
         low, high = self._range
         even = torch.stack([template, evenness(template, low=low, high=high)])
@@ -211,7 +209,7 @@ class TemplateMatch(nn.Module):
         subjects = images[(..., *grid.slices)].flatten(1)
         weight = (self.mask[grid.slices] * certain).flatten(1)
         curves = intensity_curves(warped.flatten(1), subjects, weight, low=low, high=high)
-        colours = recolour(self.template, curves, low=low, high=high)
+        colours = recolour(self.even[0], curves, low=low, high=high)
         return _with_gradient(self.normalised(colours, level))
 
     def forward(
@@ -238,16 +236,8 @@ class TemplateMatch(nn.Module):
 
 
 def _with_gradient(images: Tensor) -> Tensor:
-    """Stack images ``(B, D, H, W)`` with their derivatives per voxel, ``(B, 4, D, H, W)``, as ``torch.gradient``."""
-    stacked = images.new_empty(len(images), 4, *images.shape[1:])
-    stacked[:, 0] = images
-    for axis in (1, 2, 3):
-        found, values = stacked[:, axis].movedim(axis, 0), images.movedim(axis, 0)
-        # written in place: torch.gradient takes three times as long, and this is most of a recolouring
-        torch.sub(values[2:], values[:-2], out=found[1:-1]).mul_(0.5)
-        torch.sub(values[1], values[0], out=found[0])
-        torch.sub(values[-1], values[-2], out=found[-1])
-    return stacked
+    """Stack images ``(B, D, H, W)`` with their derivatives per voxel, shape ``(B, 4, D, H, W)``."""
+    return torch.stack([torch.stack([image, *torch.gradient(image)]) for image in images])
 
 
 def _variance(residual: Tensor, mask: Tensor) -> Tensor:
