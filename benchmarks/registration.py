@@ -9,7 +9,8 @@ ANTs and elastix run with the Python of an environment of their own (`pip instal
 gets one subject per process, and the methods take turns on a subject; ours gets all subjects in one batch, after a fit
 to the training subjects. WORK/rows.csv has one row per method and subject and WORK/fields what was found; a method that
 has its row is not run again (give `--repeat`), so the table can be built in several sittings on a quiet machine, and
-`--rescore` computes the quality anew. `--methods none` only writes the table.
+`--rescore` computes the quality anew. `--methods none` only writes the table. On a machine that does something else
+too, `--untimed` adds rows for their quality only, without seconds.
 
 The same subjects with another contrast or a bias field: simulate with the same n and seed and `--contrast gamma`,
 `--contrast inverted` or `--bias_field 0.4`, and give the first WORK as `--against`. The methods `ours_codes_any` and
@@ -85,6 +86,7 @@ class Run:
         if method != "before":
             cost = {**self._work(method, subjects), "batch": len(subjects)}
             cost |= {name: cost[name] / len(subjects) for name in ("seconds", "gflop") if name in cost}
+            cost |= dict.fromkeys(("seconds", "gflop", "load") if self.options.untimed else (), float("nan"))
         self.add(
             [
                 {"method": method, "subject_id": subject, **cost, **self._quality(method, subject, cost)}
@@ -148,6 +150,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--peers_python", default=sys.executable)
     parser.add_argument("--repeat", action="store_true")
+    parser.add_argument("--untimed", action="store_true")
     parser.add_argument("--rescore", action="store_true")
     parser.add_argument("--against", type=Path)
     parser.add_argument("--table", type=Path)

@@ -1,9 +1,10 @@
 """A coordinate network fitted to each pair of images from the start, as IDIR does (Wolterink et al., MIDL 2022).
 
-Settings are the published ones: a SIREN 3-256-256-256-3 in coordinates of the cube, Adam at 1e-5, 2,500 iterations of
-10,000 points inside the body, global correlation, and a penalty on the mean of |det J - 1|. Its weight is not: 0.05,
-made for lungs, gave 1.05 mm on a training subject where 0.02 gave 0.79 mm. Derivatives run forward beside the values
-(the same numbers as by autograd, in fewer operations), and correlation peaks at 1.
+Settings are the published ones: a SIREN 3-256-256-256-3 in coordinates of the cube, Adam at 1e-5, 2,500 iterations,
+global correlation, and a penalty on the mean of |det J - 1|. Two are not. The penalty's weight: 0.05, made for lungs,
+gave 1.05 mm on a training subject where 0.02 gave 0.79 mm. The points of an iteration: 2,000 inside the body stay in
+the cache and take 0.055 s, the published 10,000 take 0.42 s. Derivatives run forward beside the values (the same
+numbers as by autograd, in fewer operations), and correlation peaks at 1.
 """
 
 import math
@@ -22,7 +23,7 @@ from monai_fair.data import Volume, read_volume, write_displacement
 from monai_fair.geometry import Axes, voxel_points
 
 WIDTH, OMEGA, JACOBIAN_WEIGHT = 256, 30.0, 0.02
-ITERATIONS, POINTS, RATE = 2500, 10_000, 1e-5
+ITERATIONS, POINTS, RATE = 2500, 2_000, 1e-5
 
 
 class Siren(nn.Module):
