@@ -2,15 +2,16 @@
 
 A local effect is a small part of what varies between brains: principal components, and all clusters of them, follow
 the large smooth variation and miss it. In the right place, however, a population of two kinds has two modes, and two
-modes have a low kurtosis. The scan looks at every place by itself and asks how low a kurtosis the lowest of so many
-correlated places would have in one normal population.
+modes have a low kurtosis. The scan looks for the place and the combination of its neighbours with the lowest one, and
+asks how low that would be in one normal population.
 """
 
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kurtosis
+from scipy.spatial import KDTree
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.mixture import GaussianMixture
@@ -19,60 +20,21 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from monai_fair.errors import MonaiFairError, raise_problems
+from monai_fair.subgroups.pursuit import pursue, pursuit_p
 from monai_fair.subgroups.valleys import valley_p, window_counts
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-_FLAT = 1e-12  # range of a column over its size, below which it is rounding
 _LEAST_ROWS = 8  # fewer have no shape to speak of
-
-
-def excess_kurtosis(values: FloatArray) -> FloatArray:
-    """Return the excess kurtosis of every column: 0 of a normal one, -2 of two equal points, its least.
-
-    Two equal normal populations whose means are d standard deviations apart have ``-2 (d^2 / 4)^2 / (1 + d^2 / 4)^2``.
-
-    Args:
-        values: shape ``(n, d)``. A column without variance gets infinity, so that it is never the lowest.
-    """
-    found = np.full(values.shape[1], np.inf)
-    varies = np.ptp(values, axis=0) > _FLAT * np.abs(values).max(axis=0)
-    found[varies] = kurtosis(values[:, varies])
-    return found
-
-
-def scan_p(values: FloatArray, lowest: float, *, draws: int, random: np.random.RandomState) -> float:
-    """Return how often one normal population of the same covariance has a column with so low a kurtosis.
-
-    The null rows are random mixtures of the observed ones, which have the observed covariance on average; so the
-    number of places, and that neighbours tell nearly the same, are in the p.
-
-    Args:
-        values: the observed rows, shape ``(n, d)``.
-        lowest: the kurtosis to compare with.
-        draws: number of null populations.
-        random: where they come from.
-
-    Returns:
-        A p value from ``1 / (draws + 1)`` to 1.
-
-    References:
-        Phipson and Smyth, Permutation p-values should never be zero, SAGMB 2010, doi:10.2202/1544-6115.1585.
-    """
-    centred = (values - values.mean(axis=0)) / np.sqrt(len(values))
-    reached = 0
-    for _ in range(draws):
-        drawn = random.standard_normal((len(values), len(values))) @ centred
-        reached += bool(excess_kurtosis(drawn).min() <= lowest)
-    return (1 + reached) / (1 + draws)
 
 
 class LocalMixture(ClusterMixin, BaseEstimator):
     """Two subgroups that differ in one place, found without labels and without attributes.
 
-    The place is the column of lowest kurtosis. Two normals with one variance divide it; then a linear discriminant
-    (with Ledoit and Wolf's shrinkage) of all columns within ``radius`` of the place, and two normals of its scores,
-    divide the rows again until nothing changes: the neighbours share the effect and not the noise.
+    Around the columns of lowest kurtosis, projection pursuit (:func:`~monai_fair.subgroups.pursuit.pursue`) looks for
+    the combination of neighbours whose kurtosis is lowest. Two normals with one variance divide it; then a linear
+    discriminant (with Ledoit and Wolf's shrinkage) of all columns within ``radius`` of the place, and two normals of
+    its scores, divide the rows again until nothing changes.
 
     Two subgroups always come out. Whether there are any is for ``p_`` (the scan) and :meth:`valley_p` (rows that were
     not fitted) to say, and both count: a flat single population has a low kurtosis too, but no valley.
@@ -81,12 +43,15 @@ class LocalMixture(ClusterMixin, BaseEstimator):
         positions: place of every column, such as block centres in mm, shape ``(d, D)``; ``None`` takes all columns
             for neighbours.
         radius: of the neighbourhood, in the unit of ``positions``.
+        n_components: principal components of a neighbourhood that are combined; 0 looks at single columns only.
+        n_starts: columns whose neighbourhoods are looked at.
         null_draws: normal populations behind ``p_``; 0 leaves it NaN.
         max_iter: most rounds.
         random_state: seed or generator of the null populations and the starts.
 
     Attributes:
-        place_: column of lowest kurtosis; ``kurtosis_``: its excess kurtosis; ``p_``: see :func:`scan_p`.
+        place_: column the combination lies around; ``kurtosis_``: excess kurtosis of the combination; ``p_``: see
+            :func:`~monai_fair.subgroups.pursuit.pursuit_p`.
         neighbours_: columns of the discriminant, shape ``(d,)``, bool.
         weights_, means_: share and mean score of the two, shape ``(2,)``, rising; ``variance_``: of the scores.
         labels_: subgroup of each fitted row, shape ``(n,)``.
@@ -101,12 +66,16 @@ class LocalMixture(ClusterMixin, BaseEstimator):
         positions: Any = None,
         *,
         radius: float = 20.0,
+        n_components: int = 8,
+        n_starts: int = 10,
         null_draws: int = 199,
         max_iter: int = 50,
         random_state: Any = None,
     ) -> None:
         self.positions = positions
         self.radius = radius
+        self.n_components = n_components
+        self.n_starts = n_starts
         self.null_draws = null_draws
         self.max_iter = max_iter
         self.random_state = random_state
@@ -121,13 +90,19 @@ class LocalMixture(ClusterMixin, BaseEstimator):
         x = validate_data(self, X, dtype=np.float64, ensure_min_samples=_LEAST_ROWS)
         positions = self._check(x)
         random = check_random_state(self.random_state)
-        by_place = excess_kurtosis(x)
-        self.place_ = int(by_place.argmin())
-        self.kurtosis_ = float(by_place[self.place_])
-        if not np.isfinite(self.kurtosis_):
+        tree = KDTree(positions)
+
+        def near(place: int) -> IntArray:
+            return np.array(tree.query_ball_point(positions[place], self.radius, return_sorted=True))
+
+        look = partial(pursue, neighbours=near, n_components=self.n_components, n_starts=self.n_starts)
+        found = look(x)
+        if not np.isfinite(found.kurtosis):
             raise MonaiFairError("LocalMixture: expected a column that varies, got none")
-        self.p_ = scan_p(x, self.kurtosis_, draws=self.null_draws, random=random) if self.null_draws else float("nan")
+        self.place_, self.kurtosis_ = found.place, found.kurtosis
+        self.p_ = pursuit_p(x, found.kurtosis, look, draws=self.null_draws, random=random)
         self.neighbours_ = np.linalg.norm(positions - positions[self.place_], axis=1) <= self.radius
+        self._axis = found.axis[self.neighbours_]
         self._divide(x, int(random.randint(2**31)))
         return self
 
@@ -171,12 +146,12 @@ class LocalMixture(ClusterMixin, BaseEstimator):
 
     def _divide(self, x: FloatArray, seed: int) -> None:
         near, alone = x[:, self.neighbours_], x[:, self.place_]
-        # the place by itself, to begin with, and to end with where that leaves one side without rows
+        # the place by itself, to begin with, and to end with where that leaves one side without a covariance
         self._axis = (np.flatnonzero(self.neighbours_) == self.place_) / alone.std()
         self._offset = float(alone.mean() / alone.std())
         scores = near @ self._axis - self._offset
         labels, self.converged_, self.n_iter_ = self._two_normals(scores, None, seed), False, 0
-        while self.n_iter_ < self.max_iter and not self.converged_ and 0 < labels.sum() < len(labels):
+        while self.n_iter_ < self.max_iter and not self.converged_ and 1 < labels.sum() < len(labels) - 1:
             found = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(near, labels)
             self._axis, self._offset = found.coef_[0], float(near.mean(axis=0) @ found.coef_[0])
             scores = near @ self._axis - self._offset
@@ -205,7 +180,7 @@ class LocalMixture(ClusterMixin, BaseEstimator):
         problems = []
         if not self.radius >= 0:
             problems.append(f"radius: expected a number from 0, got {self.radius!r}")
-        for name, least in (("null_draws", 0), ("max_iter", 1)):
+        for name, least in (("n_components", 0), ("n_starts", 1), ("null_draws", 0), ("max_iter", 1)):
             if not getattr(self, name) >= least:
                 problems.append(f"{name}: expected a whole number from {least}, got {getattr(self, name)!r}")
         positions = np.zeros((x.shape[1], 1)) if self.positions is None else np.asarray(self.positions, np.float64)
