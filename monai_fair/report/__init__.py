@@ -1,4 +1,4 @@
-"""Results of an audit, and of a registration, as pages a clinician can read."""
+"""Results of an audit, a registration and a discovery of subgroups as pages a clinician can read."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from monai_fair.report.model_card import model_card_block
 from monai_fair.report.page import build_page, write_report
 
 if TYPE_CHECKING:
+    from monai_fair.report.discovery_page import write_discovery_page
     from monai_fair.report.registration_dice import LabelMap
     from monai_fair.report.registration_page import write_registration_report
 
@@ -20,12 +21,17 @@ __all__ = [
     "find_runs",
     "incidence_section",
     "model_card_block",
+    "write_discovery_page",
     "write_registration_report",
     "write_report",
 ]
 
 # What lies on grids needs torch, and an audit does not.
-_LAZY = {"LabelMap": "registration_dice", "write_registration_report": "registration_page"}
+_LAZY = {
+    "LabelMap": "registration_dice",
+    "write_discovery_page": "discovery_page",
+    "write_registration_report": "registration_page",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,8 @@ from monai_fair.errors import PredictionsError, raise_problems
 from monai_fair.metrics import audit
 from monai_fair.metrics.audit_results import DEFAULT_RULES
 from monai_fair.metrics.groups import Missing
+from monai_fair.report.discovery_record import FILES, read_stages
+from monai_fair.report.discovery_view import discovery_view, stage_rows
 from monai_fair.report.incidence import combine_seeds, incidence_section
 from monai_fair.report.page import write_report
 from monai_fair.report.quantities import Record, primary_rule
@@ -50,6 +52,10 @@ def audit_files(
     intersections: bool = True,
     confidence: float = 0.95,
     show_small: bool = False,
+    subgroups: str | Path | None = None,
+    registered: str | Path | None = None,
+    root: str | Path | None = None,
+    stages: str | Path | None = None,
 ) -> Path:
     """Audit prediction files and write ``metrics.json``, ``model_card.md`` and ``report.html``.
 
@@ -75,11 +81,16 @@ def audit_files(
         intersections: whether to look at intersections of attributes.
         confidence: of all intervals.
         show_small: show cells below ``min_count`` on the page instead of masking them.
+        subgroups: folder of discovered subgroups; what was found stands on the page before the summary of gaps.
+        registered: folder of the registration they were found in, for pictures of typical members.
+        root: data root, whose template the subgroups are drawn on; without it they have no pictures.
+        stages: ``stages.json`` of the study, whose times stand on the page.
 
     Returns:
         Path of ``report.html``.
 
     Raises:
+        MonaiFairError: if the folder of subgroups, the template or the stages cannot be used.
         PredictionsError: if a pattern matches nothing, a run's name is not clear, or the predictions have
             problems.
         ArtifactError: if features do not belong to their predictions.
@@ -88,6 +99,12 @@ def audit_files(
     names = attributes.split(",") if isinstance(attributes, str) else list(attributes)
     names = [name.strip() for name in names if name.strip()]
     files = find_runs(patterns)
+    discovery = None
+    if subgroups is not None:
+        discovery = discovery_view(
+            subgroups, root=root, registered=registered, min_count=min_count, show_small=show_small
+        )
+    timed = [] if stages is None else stage_rows(read_stages(stages))
     runs = {run: [read_predictions(path, columns=columns) for path in paths] for run, paths in files.items()}
     results = audit(
         runs,
@@ -105,8 +122,9 @@ def audit_files(
     incidence = _incidence(runs, results)
     if incidence:
         results["incidence"] = incidence
-    results["provenance"] = _provenance(files, results, columns or {}, show_small=show_small)
-    return write_report(results, out, show_small=show_small)
+    others = {"subgroups": subgroups, "registered": registered, "root": root, "stages": stages}
+    results["provenance"] = _provenance(files, results, columns or {}, others, show_small=show_small)
+    return write_report(results, out, show_small=show_small, discovery=discovery, stages=timed)
 
 
 def find_runs(patterns: Sequence[str]) -> dict[str, list[Path]]:
@@ -197,7 +215,12 @@ def _incidence(runs: Mapping[str, Sequence[Predictions]], results: Record) -> Re
 
 
 def _provenance(
-    files: Mapping[str, Sequence[Path]], results: Record, columns: Mapping[str, str], *, show_small: bool
+    files: Mapping[str, Sequence[Path]],
+    results: Record,
+    columns: Mapping[str, str],
+    others: Mapping[str, str | Path | None],
+    *,
+    show_small: bool,
 ) -> Record:
     """Where the numbers come from, without absolute paths: names are relative to the common folder."""
     root = Path(os.path.commonpath([path.parent for paths in files.values() for path in paths]))
@@ -213,10 +236,11 @@ def _provenance(
         if entry["run"] in results.get("incidence", {})
         and (beside := (root / entry["name"]).parent / _FEATURES).is_file()
     ]
+    given = {name: Path(path) for name, path in others.items() if path is not None}
     packages = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "jinja2")
     return {
-        "files": [*read, *features],
-        "command": _command(read, results["settings"], columns, show_small=show_small),
+        "files": [*read, *features, *_other_files(given)],
+        "command": _command(read, results["settings"], columns, given, show_small=show_small),
         "versions": {
             "monai_fair": __version__,
             "python": platform.python_version(),
@@ -225,7 +249,24 @@ def _provenance(
     }
 
 
-def _command(read: Sequence[Record], settings: Record, columns: Mapping[str, str], *, show_small: bool) -> str:
+def _other_files(given: Mapping[str, Path]) -> list[Record]:
+    """Files of the discovery and the study, by the names of their folders: they may lie far from the predictions."""
+    paths = [("subgroups", given["subgroups"] / name) for name in FILES] if "subgroups" in given else []
+    paths += [("stages", given["stages"])] if "stages" in given else []
+    return [
+        {"run": kind, "seed": "", "name": f"{path.resolve().parent.name}/{path.name}", "sha256": sha256(path)}
+        for kind, path in paths
+    ]
+
+
+def _command(
+    read: Sequence[Record],
+    settings: Record,
+    columns: Mapping[str, str],
+    given: Mapping[str, Path],
+    *,
+    show_small: bool,
+) -> str:
     arguments = [f"{file['run']}={file['name']}" for file in read]
     arguments += ["--attributes", ",".join(settings["attributes"]), "--out", "OUT"]
     arguments += ["--columns", ",".join(f"{ours}={there}" for ours, there in columns.items())] if columns else []
@@ -233,4 +274,6 @@ def _command(read: Sequence[Record], settings: Record, columns: Mapping[str, str
     for key in ("missing", "resamples", "permutations", "seed", "min_count", "split", "intersections", "confidence"):
         arguments += [f"--{key}", str(settings[key])]
     arguments += ["--show_small", str(show_small)]
+    for key, path in given.items():
+        arguments += [f"--{key}", path.resolve().name]
     return "python -m monai_fair audit " + shlex.join(arguments)

@@ -10,14 +10,16 @@ import pytest
 
 from monai_fair.data.predictions import check_predictions
 from monai_fair.metrics import audit
-from monai_fair.report import build_page, write_registration_report
+from monai_fair.report import build_page, write_discovery_page, write_registration_report
+from monai_fair.report.discovery_view import discovery_view, stage_rows
 from monai_fair.simulation import BrainCohort, simulate_brain
 
 HOSTILE = "<script>alert(1)</script>"
 UNFOLD = "document.querySelectorAll('details').forEach(part => part.open = true)"
 WIDTHS = [390, 768, 1200]
-# figures with a name: gaps, two runs of two attributes; of three subjects seven columns each, and one more
-FIGURES = {"report": 5, "registration": 1 + 3 * 7}
+# figures with a name: gaps, two runs of two attributes; of three subjects seven columns each, and one more; of
+# subgroups the place, the label, and three members of each of two
+FIGURES = {"report": 5, "registration": 1 + 3 * 7, "discovery": 2 + 2 * 3, "study": 5 + 2 + 2 * 3}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,30 @@ def registration(tmp_path_factory: pytest.TempPathFactory, neighbour: Callable[[
     return write_registration_report(out, **pages.arguments(cohort), settings=settings)
 
 
-@pytest.fixture(scope="module", params=["audited", "registration"])
+@pytest.fixture(scope="module")
+def discovery(tmp_path_factory: pytest.TempPathFactory, neighbour: Callable[[str], Any]) -> Path:
+    """A page of two subgroups with a hostile split, whose folder the next fixture reads again."""
+    pages = neighbour("test_discovery_page")
+    base = tmp_path_factory.mktemp("discovery")
+    anatomy = pages.write_root(base / "root")
+    table = pages.rows_of(pages.SIZES, pages.POSITIVES).replace({"split": {"test": HOSTILE + "very_long_" * 9}})
+    folder = pages.write_folder(base / "found", anatomy, table=table)
+    pages.write_registered(base / "registered", folder, anatomy)
+    return write_discovery_page(folder, root=base / "root", registered=base / "registered")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, discovery: Path, results: dict[str, Any]) -> Path:
+    """An audit's page with the subgroups and the times of a study."""
+    base = discovery.parent.parent
+    view = discovery_view(discovery.parent, root=base / "root", registered=base / "registered")
+    stages = stage_rows([{"name": "registration" + "_very_long" * 9, "seconds": 41.2}])
+    path: Path = tmp_path_factory.mktemp("study") / "study.html"
+    path.write_text(build_page(results, discovery=view, stages=stages), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module", params=["audited", "registration", "discovery", "study"])
 def page(request: pytest.FixtureRequest) -> Path:
     path: Path = request.getfixturevalue(request.param)
     return path
@@ -196,6 +221,23 @@ def test_a_panel_lies_in_its_column_with_the_sides_of_the_brain(browser: Any, re
     found = browser.evaluate(inside)
     assert len(found) == 63
     assert all(found)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pictures_of_subgroups_have_the_sides_of_the_brain(browser: Any, discovery: Path, width: int) -> None:
+    browser.open(discovery, width)
+    found = browser.evaluate(
+        """Array.from(document.querySelectorAll('.panel'), panel => {
+             const own = panel.getBoundingClientRect(), wanted = parseFloat(panel.style.aspectRatio);
+             const images = Array.from(panel.querySelectorAll('img'), image => image.getBoundingClientRect().width);
+             return [own.width, own.width / own.height / wanted, ...images];
+           })"""
+    )
+    assert len(found) == 3 + 2 * 3 * 3
+    for own, ratio, under, over in found:
+        assert own >= 100
+        assert abs(ratio - 1) < 0.02
+        assert under == over == own
 
 
 def test_planes_of_all_columns_stand_in_one_row(browser: Any, registration: Path) -> None:
