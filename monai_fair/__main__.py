@@ -178,12 +178,14 @@ def prepare(
 
 def main() -> None:
     """Run a verb; an error of the data or the options is one message and exit status 2, without a traceback."""
-    from monai_fair.data.verbs import check, manifest
+    from monai_fair.data.verbs import check, manifest, rebalance
     from monai_fair.simulation import simulate_brain_from_options, simulate_skin_from_options
+    from monai_fair.subgroups.verbs import discover
 
     simulate = {"skin": simulate_skin_from_options, "brain": simulate_brain_from_options}
     verbs = {"simulate": simulate, "manifest": manifest, "check": check}
-    verbs |= {"prepare": prepare, "thresholds": thresholds, "audit": audit}
+    verbs |= {"prepare": prepare, "discover": discover, "rebalance": rebalance}
+    verbs |= {"thresholds": thresholds, "audit": audit}
     try:
         fire.Fire(verbs, name="monai_fair")
     except MonaiFairError as error:

@@ -10,7 +10,9 @@ from monai_fair.data.images import ImageCheck, check_images
 from monai_fair.data.manifest import Manifest, check_manifest, load_datalist, read_manifest, recorded_num_classes
 from monai_fair.data.predictions import Predictions, read_predictions, score_names, write_predictions
 from monai_fair.data.rebalancing import balancing_weights, cell_deficits, rebalanced_manifest, resample_cells
+from monai_fair.data.rebalancing_files import read_subgroups, rebalance_files
 from monai_fair.data.recipes import Recipe, read_recipe
+from monai_fair.data.row_groups import group_counts, row_group
 from monai_fair.data.splits import read_split, split_by_subject, write_split
 from monai_fair.data.weights import class_weights
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         write_displacement,
         write_itk_transform,
     )
+    from monai_fair.data.samplers import weighted_sampler
     from monai_fair.data.volumes import Volume, read_labels, read_map, read_volume, write_volume
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "check_manifest",
     "class_weights",
     "cross_tables",
+    "group_counts",
     "load_datalist",
     "read_displacement",
     "read_itk_transform",
@@ -46,14 +50,18 @@ __all__ = [
     "read_predictions",
     "read_recipe",
     "read_split",
+    "read_subgroups",
     "read_volume",
+    "rebalance_files",
     "rebalanced_manifest",
     "recorded_num_classes",
     "resample_cells",
+    "row_group",
     "score_names",
     "sha256",
     "small_cells",
     "split_by_subject",
+    "weighted_sampler",
     "write_displacement",
     "write_itk_transform",
     "write_manifest",
@@ -62,13 +70,14 @@ __all__ = [
     "write_volume",
 ]
 
-_ON_GRIDS = {
+_WITH_TORCH = {
     "Volume": "volumes",
     "read_displacement": "displacements",
     "read_itk_transform": "displacements",
     "read_labels": "volumes",
     "read_map": "volumes",
     "read_volume": "volumes",
+    "weighted_sampler": "samplers",
     "write_displacement": "displacements",
     "write_itk_transform": "displacements",
     "write_volume": "volumes",
@@ -76,7 +85,7 @@ _ON_GRIDS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load what lies on grids, and so needs torch, only when it is asked for: tables are read without it."""
-    if name in _ON_GRIDS:
-        return getattr(importlib.import_module(f"monai_fair.data.{_ON_GRIDS[name]}"), name)
+    """Load what needs torch, such as what lies on grids, only when it is asked for: tables are read without it."""
+    if name in _WITH_TORCH:
+        return getattr(importlib.import_module(f"monai_fair.data.{_WITH_TORCH[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -114,10 +114,11 @@ def rebalanced_manifest(
     missing: Literal["error", "drop", "group"] = "error",
     seed: int = 0,
 ) -> BuiltManifest:
-    """Return the manifest with a last column ``weight`` that balances the training rows' cells.
+    """Return the manifest with two last columns: ``subgroup``, and a ``weight`` that balances the training rows' cells.
 
-    Rows of ``val`` and ``test`` keep every cell and their order, and weigh 1. Cells are counted in rows: a subject
-    with several images counts as often. A manifest has one row per image, so rows are never repeated in it.
+    ``subgroup`` is an attribute, so that an audit compares by it; it is empty where a subject has none. Rows of ``val``
+    and ``test`` keep every cell and their order, and weigh 1. Cells are counted in rows: a subject with several images
+    counts as often. A manifest has one row per image, so rows are never repeated in it.
 
     Args:
         manifest: checked, with ``label`` and ``split``.
@@ -134,8 +135,8 @@ def rebalanced_manifest(
         ``n_before``, ``n_subjects`` and ``weight_after``; ``effective_n`` is Kish's effective number of rows.
 
     Raises:
-        ManifestError: if the manifest has no label, split or training row or has weights already, if a subject is
-            unknown or has no subgroup, or if an option is unknown; with every problem.
+        ManifestError: if the manifest has no label, split or training row or has weights or subgroups already, if a
+            subject is unknown or has no subgroup, or if an option is unknown; with every problem.
     """
     text = {str(subject): str(group) for subject, group in subgroups.items() if not pd.isna(group) and str(group)}
     problems = _option_problems(method, missing) + _manifest_problems(manifest)
@@ -154,7 +155,8 @@ def rebalanced_manifest(
     weight = pd.Series(1.0, index=table.index)
     weight[train] = _train_weights(label, subgroup, method, seed)
     # every column as text; a label has one way to be written, so it comes back as it was
-    balanced = table.assign(label=table["label"].astype(str), weight=[str(value) for value in weight.tolist()])
+    written = [str(value) for value in weight.tolist()]
+    balanced = table.assign(label=table["label"].astype(str), subgroup=group.fillna("").astype(str), weight=written)
     balanced = balanced[kept].reset_index(drop=True)
     check_manifest(balanced, manifest.source, num_classes=manifest.num_classes)
     rebalancing = {
@@ -220,8 +222,11 @@ def _option_problems(method: str, missing: str) -> list[str]:
 def _manifest_problems(manifest: Manifest) -> list[str]:
     table = manifest.table
     problems = [f"expected a column '{name}', found none; add it" for name in ("label", "split") if name not in table]
-    if "weight" in table:
-        problems.append("expected no column 'weight', it would be overwritten; remove it")
+    problems += [
+        f"expected no column '{name}', it would be overwritten; remove it"
+        for name in ("subgroup", "weight")
+        if name in table
+    ]
     if "split" in table and not (table["split"] == "train").any():
         problems.append("expected rows with split 'train', got none")
     return problems

@@ -1,18 +1,56 @@
-"""The MNI152 brain that nilearn ships, on any grid: nothing is downloaded."""
+"""The template of a dataset by its files; and the MNI152 brain that nilearn ships: nothing is downloaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from monai_fair.data.volumes import Volume
-from monai_fair.errors import GeometryError
+from monai_fair.errors import GeometryError, RegistrationError
 from monai_fair.geometry import Axes, Grid
 
 # The middle of the box around the template's brain, which spans x -72..72, y -107..73, z -72..82 mm.
 MNI152_CENTRE_MM = (0.0, -17.0, 5.0)
 _FWHM_TO_SD = 1 / np.sqrt(8 * np.log(2))
+_IMAGE, _MASK = "template_T1w.nii.gz", "template_desc-brain_mask.nii.gz"
+_LABELS = {"tissue": "template_dseg.nii.gz", "roi": "template_desc-roi_dseg.nii.gz"}
+
+
+@dataclass(frozen=True)
+class TemplateFiles:
+    """Where a template lies.
+
+    Attributes:
+        image: ``template_T1w.nii.gz``, which is there.
+        mask: ``template_desc-brain_mask.nii.gz`` beside it.
+        labels: name (``tissue``, ``roi``) to those label maps beside it that are there.
+    """
+
+    image: Path
+    mask: Path
+    labels: Mapping[str, Path]
+
+
+def find_template(dataset_dir: str | Path) -> TemplateFiles:
+    """Find the template of a dataset.
+
+    Args:
+        dataset_dir: looked at first, where prepared scans have it; then its ``derivatives/truth``, where simulated
+            ones do.
+
+    Raises:
+        RegistrationError: if there is no template.
+    """
+    folders = [Path(dataset_dir), Path(dataset_dir) / "derivatives" / "truth"]
+    near = next((folder for folder in folders if (folder / _IMAGE).is_file()), None)
+    if near is None:
+        places = " or ".join(str(folder) for folder in folders)
+        raise RegistrationError(f"template: expected {_IMAGE} in {places}, found none; give template and template_mask")
+    labels = {name: near / file for name, file in _LABELS.items() if (near / file).is_file()}
+    return TemplateFiles(near / _IMAGE, near / _MASK, labels)
 
 
 def template_grid(shape: Sequence[int] = (80, 96, 80), spacing_mm: float = 2.0) -> Grid:

@@ -1,8 +1,9 @@
-"""The verbs ``manifest`` and ``check`` of the command line: each does its work and returns what is printed of it."""
+"""The verbs ``manifest``, ``check`` and ``rebalance`` of the command line: each returns what is printed of its work."""
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -10,6 +11,7 @@ from monai_fair.data.builder import build_manifest, write_manifest
 from monai_fair.data.images import check_images
 from monai_fair.data.manifest import read_manifest, recorded_num_classes
 from monai_fair.data.option_values import option_pairs
+from monai_fair.data.rebalancing_files import rebalance_files
 
 
 def manifest(
@@ -73,6 +75,42 @@ def check(
         *(f"{kind}: {count}" for kind, count in found.kinds.items()),
         *(f"note: lines {', '.join(map(str, same))} hold the same image" for same in found.repeated),
         f"{manifest}: no problem found ({looked})",
+    ]
+    return "\n".join(lines)
+
+
+def rebalance(
+    manifest: str,
+    subgroups: str,
+    out: str,
+    method: Literal["weights", "resample"] = "weights",
+    missing: Literal["error", "drop", "group"] = "error",
+    seed: int = 0,
+) -> str:
+    """Write a manifest whose training rows carry weights that balance label and subgroup; val and test rows stay.
+
+    Args:
+        manifest: the CSV file.
+        subgroups: table of subject_id and subgroup, such as the subgroups.csv of discover.
+        out: the CSV file to write; how it was made stands in a JSON file of the same name beside it.
+        method: weights (Kamiran and Calders), or resample (how often a draw to equal cells takes the row).
+        missing: training subjects without a subgroup: error, drop their rows, or put them in a group of their own.
+        seed: of resample.
+    """
+    record = rebalance_files(manifest, subgroups, out, method=method, missing=missing, seed=seed).record
+    made = record["rebalancing"]
+    dropped = sum(reason["n"] for reason in record["dropped"])
+    lines = [
+        f"{record['n']} images of {record['n_subjects']} subjects, {dropped} rows dropped",
+        "training rows per cell:",
+        *(
+            f"label {cell['label']}, {cell['subgroup']}: n {cell['n_before']}, weight {cell['weight_after']:.6g}"
+            for cell in made["cells"]
+        ),
+        f"effective number of training rows: {made['effective_n']:.1f}",
+        *(f"warning: {warning}" for warning in record["warnings"]),
+        f"record: {Path(out).with_suffix('.json')}",
+        out,
     ]
     return "\n".join(lines)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from monai_fair.data import read_displacement, read_labels, read_volume, write_displacement, write_itk_transform
+from monai_fair.data.templates import find_template
 from monai_fair.data.volumes import write_volume
 from monai_fair.engines.image_match import Level, LevelList, TemplateMatch
 from monai_fair.errors import MonaiFairError, RegistrationError
@@ -18,8 +19,6 @@ from monai_fair.geometry import Grid, canonical, jacobian_determinant, warp
 from monai_fair.metrics.registration import log_det_jacobian, registration_quality
 
 Array = npt.NDArray[Any]
-_TEMPLATE, _MASK = "template_T1w.nii.gz", "template_desc-brain_mask.nii.gz"
-_LABELS = {"tissue": "template_dseg.nii.gz", "roi": "template_desc-roi_dseg.nii.gz"}
 EXPORTS = ("field", "inverse", "itk", "warped", "labels", "logdet")
 
 
@@ -253,14 +252,8 @@ def read_template(
         RegistrationError: if there is no template.
         GeometryError: if a file cannot be read.
     """
-    folders = [Path(dataset_dir), Path(dataset_dir) / "derivatives" / "truth"]
-    beside = next((folder for folder in folders if (folder / _TEMPLATE).is_file()), None)
-    if beside is None and (image is None or mask is None):
-        places = " or ".join(str(folder) for folder in folders)
-        raise RegistrationError(
-            f"template: expected {_TEMPLATE} in {places}, found none; give template and template_mask"
-        )
-    near = beside or folders[0]
-    if labels is None and image is None:
-        labels = {name: near / file for name, file in _LABELS.items() if (near / file).is_file()}
-    return TemplateSpace.read(image or near / _TEMPLATE, mask or near / _MASK, labels)
+    if not image or not mask:
+        found = find_template(dataset_dir)
+        labels = found.labels if labels is None and not image else labels
+        image, mask = image or found.image, mask or found.mask
+    return TemplateSpace.read(image, mask, labels)

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monai_fair.subgroups.agreement import average_precision, detection_table, precision_at
     from monai_fair.subgroups.associations import LabelAssociation, attribute_associations, label_association
+    from monai_fair.subgroups.code_sampling import CodeSampler, SampledCode, SampledCodes, sample_codes
     from monai_fair.subgroups.contingency import Association, OddsRatio, cramers_v
+    from monai_fair.subgroups.discovery import Discovery, discover
+    from monai_fair.subgroups.discovery_files import discover_files
     from monai_fair.subgroups.local_mixture import LocalMixture
     from monai_fair.subgroups.mixture import ErrorAwareMixture
     from monai_fair.subgroups.representations import (
         Representation,
+        block_positions,
         code_rows,
         displacement_blocks,
         embedding_rows,
@@ -22,23 +26,31 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Association",
+    "CodeSampler",
+    "Discovery",
     "ErrorAwareMixture",
     "LabelAssociation",
     "LocalMixture",
     "OddsRatio",
     "Representation",
+    "SampledCode",
+    "SampledCodes",
     "Selection",
     "attribute_associations",
     "average_precision",
+    "block_positions",
     "code_rows",
     "cramers_v",
     "detection_table",
+    "discover",
+    "discover_files",
     "displacement_blocks",
     "embedding_rows",
     "intensity_blocks",
     "label_association",
     "log_jacobian_blocks",
     "precision_at",
+    "sample_codes",
     "select_components",
     "without_nuisances",
 ]
@@ -46,23 +58,31 @@ __all__ = [
 # Where each name is: scikit-learn is loaded when one is asked for.
 _LAZY = {
     "Association": "contingency",
+    "Discovery": "discovery",
+    "CodeSampler": "code_sampling",
     "ErrorAwareMixture": "mixture",
     "LabelAssociation": "associations",
     "LocalMixture": "local_mixture",
     "OddsRatio": "contingency",
     "Representation": "representations",
+    "SampledCode": "code_sampling",
+    "SampledCodes": "code_sampling",
     "Selection": "selection",
     "attribute_associations": "associations",
     "average_precision": "agreement",
+    "block_positions": "representations",
     "code_rows": "representations",
     "cramers_v": "contingency",
     "detection_table": "agreement",
+    "discover": "discovery",
+    "discover_files": "discovery_files",
     "displacement_blocks": "representations",
     "embedding_rows": "representations",
     "intensity_blocks": "representations",
     "label_association": "associations",
     "log_jacobian_blocks": "representations",
     "precision_at": "agreement",
+    "sample_codes": "code_sampling",
     "select_components": "selection",
     "without_nuisances": "representations",
 }

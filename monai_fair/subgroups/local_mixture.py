@@ -145,10 +145,9 @@ class LocalMixture(ClusterMixin, BaseEstimator):
         return valley_p(counts)
 
     def _divide(self, x: FloatArray, seed: int) -> None:
-        near, alone = x[:, self.neighbours_], x[:, self.place_]
-        # the place by itself, to begin with, and to end with where that leaves one side without a covariance
-        self._axis = (np.flatnonzero(self.neighbours_) == self.place_) / alone.std()
-        self._offset = float(alone.mean() / alone.std())
+        near = x[:, self.neighbours_]
+        # the combination that was found begins, and ends where it leaves one side without a covariance
+        self._offset = float(near.mean(axis=0) @ self._axis)
         scores = near @ self._axis - self._offset
         labels, self.converged_, self.n_iter_ = self._two_normals(scores, None, seed), False, 0
         while self.n_iter_ < self.max_iter and not self.converged_ and 1 < labels.sum() < len(labels) - 1:

@@ -1,13 +1,14 @@
 """The MNI152 brain on any grid, without the network."""
 
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 from nilearn.datasets import load_mni152_gm_template, load_mni152_wm_template
 
-from monai_fair.data.templates import brain_template, template_grid
-from monai_fair.errors import GeometryError
+from monai_fair.data.templates import brain_template, find_template, template_grid
+from monai_fair.errors import GeometryError, RegistrationError
 from monai_fair.geometry import Axes
 
 
@@ -66,3 +67,21 @@ def test_a_bad_shape() -> None:
         GeometryError, match=r"template: expected three sizes, got \(8, 8\); give a shape such as 80,96,80"
     ):
         brain_template((8, 8), 2.0)
+
+
+def test_a_template_is_found_where_prepared_and_simulated_cohorts_have_it(tmp_path: Path) -> None:
+    with pytest.raises(RegistrationError) as caught:
+        find_template(tmp_path)
+    truth = tmp_path / "derivatives" / "truth"
+    assert str(caught.value) == (
+        f"template: expected template_T1w.nii.gz in {tmp_path} or {truth}, found none; give template and template_mask"
+    )
+    truth.mkdir(parents=True)
+    for folder in (truth, tmp_path):  # what lies nearer counts, with what lies beside it
+        (folder / "template_T1w.nii.gz").touch()
+        assert find_template(tmp_path).image == folder / "template_T1w.nii.gz"
+        assert find_template(tmp_path).mask == folder / "template_desc-brain_mask.nii.gz"
+    (truth / "template_dseg.nii.gz").touch()
+    assert find_template(tmp_path).labels == {}
+    (tmp_path / "template_desc-roi_dseg.nii.gz").touch()
+    assert find_template(tmp_path).labels == {"roi": tmp_path / "template_desc-roi_dseg.nii.gz"}

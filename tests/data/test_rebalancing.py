@@ -118,7 +118,7 @@ def test_only_training_rows_get_a_weight_and_other_lines_stay(tmp_path: Path) ->
     after = write_manifest(built, tmp_path / "after.csv")
     lines = zip(before.read_text("utf-8").splitlines(), after.read_text("utf-8").splitlines(), strict=True)
     for number, (old, new) in enumerate(lines):
-        kind = "weight" if number == 0 else "1.0"
+        kind = "subgroup,weight" if number == 0 else ",1.0"
         if ",train," not in old:
             assert new == f"{old},{kind}"
         assert new.startswith(f"{old},")
@@ -127,6 +127,16 @@ def test_only_training_rows_get_a_weight_and_other_lines_stay(tmp_path: Path) ->
     np.testing.assert_array_equal(weight, balancing_weights(OUTCOME, SEX))  # text keeps every digit
     items = load_datalist(after, tmp_path, "train")
     assert [item["weight"] for item in items] == weight.tolist()
+    # an audit compares by what is an attribute
+    assert [item["attributes"]["subgroup"] for item in items] == SEX.tolist()
+
+
+def test_held_out_rows_keep_their_subgroup_and_none_is_an_empty_cell() -> None:
+    built = rebalanced_manifest(manifest_of(rows_of(3)), {**SUBGROUPS, "t0": "f", "t2": None})
+    found = dict(zip(built.table["subject_id"], built.table["subgroup"], strict=True))
+    assert (found["t0"], found["t1"], found["t2"], found["001"], found["s9"]) == ("f", "", "", "", "m")
+    own = rebalanced_manifest(manifest_of(rows_of()), {**SUBGROUPS, "s9": ""}, missing="group").table
+    assert own.loc[own["subject_id"] == "s9", "subgroup"].tolist() == [""]
 
 
 def test_the_record_tells_cells_inputs_and_choices(tmp_path: Path) -> None:
@@ -242,14 +252,16 @@ def test_unknown_subjects_and_subjects_without_subgroup_come_in_one_message() ->
 
 def test_a_manifest_or_option_that_cannot_be_used_is_refused_with_every_problem() -> None:
     table = pd.DataFrame({"subject_id": ["a"], "image": ["a.png"], "label": ["1"], "fold": ["0"], "weight": ["2"]})
+    table["subgroup"] = "a"
     with pytest.raises(ManifestError) as caught:
         rebalanced_manifest(check_manifest(table, "m.csv"), {}, method="copy", missing="keep")  # type: ignore[arg-type]
     assert str(caught.value) == (
-        "m.csv: 4 problems\n"
+        "m.csv: 5 problems\n"
         "  1. method: expected one of weights, resample, got 'copy'\n"
         "  2. missing: expected one of error, drop, group, got 'keep'\n"
         "  3. expected a column 'split', found none; add it\n"
-        "  4. expected no column 'weight', it would be overwritten; remove it"
+        "  4. expected no column 'subgroup', it would be overwritten; remove it\n"
+        "  5. expected no column 'weight', it would be overwritten; remove it"
     )
     table = pd.DataFrame({"subject_id": ["a"], "image": ["a.png"], "split": ["test"]})
     with pytest.raises(ManifestError) as caught:

@@ -15,6 +15,7 @@ from monai_fair.errors import ArtifactError, MonaiFairError
 from monai_fair.geometry import Grid
 from monai_fair.subgroups import (
     Representation,
+    block_positions,
     code_rows,
     displacement_blocks,
     embedding_rows,
@@ -65,6 +66,42 @@ def test_undefined_voxels_do_not_count_and_no_change_is_a_map(tmp_path: Path) ->
     paths = {"folded": write(tmp_path, "folded", folded), "still": write(tmp_path, "still", np.zeros(SHAPE))}
     found = log_jacobian_blocks(paths, MASK, block=2)
     np.testing.assert_allclose(found.values, [blocks_by_loops(folded), [0.0] * 11], rtol=1e-6)
+
+
+def test_a_block_without_defined_voxels_is_an_error_or_nan(tmp_path: Path) -> None:
+    folded = ramp()
+    folded[4, 2:, 2:] = np.nan  # the last block: one layer of four voxels
+    paths = {"folded": write(tmp_path, "folded", folded)}
+    with pytest.raises(MonaiFairError, match="expected defined voxels in every block, got 1 blocks without"):
+        log_jacobian_blocks(paths, MASK, block=2)
+    found = log_jacobian_blocks(paths, MASK, block=2, allow_undefined=True).values[0]
+    np.testing.assert_allclose(found, [*blocks_by_loops(ramp())[:-1], np.nan], rtol=1e-6)
+
+
+def test_positions_are_the_middles_of_blocks_in_mm() -> None:
+    grid = Grid(SHAPE, np.array([[2.0, 0, 0, -10], [0, 2, 0, 5], [0, 0, 2, 1], [0, 0, 0, 1]]))
+    found = block_positions(MASK, grid, block=2)
+    # middles in voxels: 0.5, 2.5 and, for the layer that is left, 4; then 0.5 and 2.5; the first block is outside
+    voxels = [(x, y, z) for x in (0.5, 2.5, 4.0) for y in (0.5, 2.5) for z in (0.5, 2.5)][1:]
+    np.testing.assert_allclose(found, np.array(voxels) * 2 + [-10, 5, 1])
+
+
+def test_with_a_grid_axes_are_turned_and_other_places_refused(tmp_path: Path) -> None:
+    flipped = Grid(SHAPE, GRID.affine @ np.array([[-1.0, 0, 0, 4], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    plain = write(tmp_path, "plain", ramp())
+    turned = write_volume(tmp_path / "turned.nii.gz", np.ascontiguousarray(ramp()[::-1]).astype(np.float32), flipped)
+    paths = {"plain": plain, "turned": turned}
+    for read in (log_jacobian_blocks, intensity_blocks):
+        rows = read(paths, MASK, block=2, grid=GRID).values
+        np.testing.assert_allclose(rows[1], rows[0], rtol=1e-6)
+    moved = GRID.affine.copy()
+    moved[0, 3] += 3.0
+    with pytest.raises(MonaiFairError) as caught:
+        log_jacobian_blocks({"plain": plain}, MASK, block=2, grid=Grid(SHAPE, moved))
+    assert str(caught.value) == (
+        f"log_jacobian: {plain}: expected the template's grid of (5, 4, 4) voxels, got (5, 4, 4) voxels, 3 mm away; "
+        "give the template of the registration"
+    )
 
 
 def test_displacements_come_axis_by_axis_in_voxels(tmp_path: Path) -> None:

@@ -1,0 +1,211 @@
+"""From the folder of a registration to a folder of subgroups; its files are what later stages read.
+
+``subgroups.csv`` has a row per registered subject: ``subject_id, split, fitted, subgroup`` and a probability per
+subgroup. ``discovery.json`` says how they were found, how sure that is, and what goes along with them. ``maps`` holds
+what sets each of them apart on the template.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_fair.data import sha256, write_volume
+from monai_fair.data.artifacts import fingerprint, read_json, write_json
+from monai_fair.data.tables import write_table
+from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
+from monai_fair.subgroups.discovery import LEAST_ROWS, METHODS, Discovery, discover
+from monai_fair.subgroups.discovery_inputs import (
+    FIT_SPLITS,
+    LOG_JACOBIAN,
+    REPRESENTATIONS,
+    Cohort,
+    find_mask,
+    input_hashes,
+    read_cohort,
+    read_representations,
+)
+from monai_fair.subgroups.discovery_record import associations, finding, membership_table, place_record
+from monai_fair.subgroups.subgroup_maps import subgroup_maps
+
+_KIND = "discovery"
+
+
+def discover_files(
+    registered: str | Path,
+    manifest: str | Path,
+    out: str | Path,
+    *,
+    root: str | Path,
+    representations: Sequence[str] = ("log_jacobian",),
+    methods: Sequence[str] = METHODS,
+    attributes: Sequence[str] | None = None,
+    fit_splits: Sequence[str] = FIT_SPLITS,
+    block_mm: float = 8.0,
+    keep_scale: bool = False,
+    alpha: float = 0.05,
+    min_stability: float = 0.6,
+    embeddings: str | Path | None = None,
+    template_mask: str | Path | None = None,
+    seed: int = 0,
+    num_workers: int = 4,
+) -> Path:
+    """Look for subgroups in registered subjects, and write what was found.
+
+    A finished folder of the same settings and inputs is left as it is.
+
+    Args:
+        registered: folder of a registration, with ``registration.csv``.
+        manifest: its manifest, with ``split``; ``label`` may be absent.
+        out: folder to write to.
+        root: data root of the manifest; its template's brain mask is looked for there.
+        representations: names of :data:`~monai_fair.subgroups.discovery_inputs.REPRESENTATIONS`. Local volume shows
+            local effects where codes, displacements and intensities do not; each more is one more chance of a false
+            claim, which the adjusted p pays for.
+        methods: see :func:`discover`.
+        attributes: columns to compare the subgroups with afterwards, never used to find them; ``None`` takes every
+            attribute of the manifest. One of numbers with more than 10 different values counts as numeric.
+        fit_splits: parts the fit sees: ``train``, ``val`` or both.
+        block_mm: side of the blocks that maps are averaged over.
+        keep_scale: leave a subject's global scale in its log Jacobians.
+        alpha: see :func:`discover`.
+        min_stability: as well.
+        embeddings: table of ``subject_id`` and numbers, for ``embeddings``.
+        template_mask: brain mask of the template, where it does not lie under ``root``.
+        seed: of everything drawn.
+        num_workers: threads that read.
+
+    Returns:
+        Path of ``subgroups.csv``.
+
+    Raises:
+        ArtifactError: if ``out`` is of other settings or inputs.
+        MonaiFairError: with every problem of options and files.
+    """
+    settings = {
+        "representations": list(representations),
+        "methods": list(methods),
+        "attributes": None if attributes is None else list(attributes),
+        "fit_splits": list(fit_splits),
+        "block_mm": block_mm,
+        "keep_scale": keep_scale,
+        "alpha": alpha,
+        "min_stability": min_stability,
+        "seed": seed,
+    }
+    raise_problems(MonaiFairError, "discover", _option_problems(settings, embeddings))
+    cohort = read_cohort(registered, manifest)
+    mask = find_mask(root, template_mask, representations)
+    inputs = input_hashes(cohort, manifest, representations=representations, embeddings=embeddings, mask=mask)
+    folder = Path(out)
+    if _is_finished(folder, {"settings": settings, "inputs": inputs}):
+        return folder / "subgroups.csv"
+    _check_cohort(cohort, attributes, fit_splits, manifest)
+    rows = read_representations(
+        cohort,
+        representations,
+        root=root,
+        mask=mask,
+        fit_splits=fit_splits,
+        block_mm=block_mm,
+        keep_scale=keep_scale,
+        embeddings=embeddings,
+        num_workers=num_workers,
+    )
+    fitted_on = cohort.table.loc[cohort.fitted(fit_splits), "subject_id"].tolist()
+    found = discover(
+        rows.representations,
+        fitted_on,
+        positions=rows.positions,
+        methods=methods,
+        alpha=alpha,
+        min_stability=min_stability,
+        seed=seed,
+    )
+    compared = associations(cohort, found, attributes, seed)
+    table = write_table(folder / "subgroups.csv", membership_table(cohort, found))
+    record = {
+        "key": fingerprint([settings, inputs]),
+        "settings": settings,
+        "inputs": inputs,
+        "subgroups_sha256": sha256(table),
+        **finding(cohort, found, alpha),
+        "place": place_record(found, rows.grid),
+        **compared,
+        "notes": rows.notes + compared["notes"],
+        "maps": _write_maps(folder, cohort, found, num_workers),
+    }
+    write_json(folder / "discovery.json", _KIND, record)
+    return table
+
+
+def _write_maps(folder: Path, cohort: Cohort, found: Discovery, num_workers: int) -> dict[str, str]:
+    """Write the maps of fitted subjects; none where the registration left no log Jacobians."""
+    subgroup = dict(zip(found.subject_ids, found.subgroup, strict=True))
+    fitted = [subject for subject, seen in zip(found.subject_ids, found.fitted, strict=True) if seen]
+    paths = {subject: cohort.path(subject, LOG_JACOBIAN) for subject in fitted}
+    if not all(path.is_file() for path in paths.values()):
+        return {}
+    differences, spread, grid = subgroup_maps(paths, subgroup, num_workers=num_workers)
+    write_volume(folder / "maps" / "desc-spread_map.nii.gz", spread, grid)
+    files = {name: f"maps/{name}_desc-logjacobian_map.nii.gz" for name in differences}
+    for name, difference in differences.items():
+        write_volume(folder / files[name], difference, grid)
+    return files
+
+
+def _is_finished(folder: Path, own: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Say whether the folder holds this very discovery.
+
+    Raises:
+        ArtifactError: if it holds one of other settings or inputs.
+    """
+    path, table = folder / "discovery.json", folder / "subgroups.csv"
+    if not path.is_file():
+        return False
+    saved = read_json(path, _KIND)
+    changes = [
+        f"{name}: {then.get(name, 'not set')} there, {now.get(name, 'not set')} now"
+        for then, now in ((saved["settings"], own["settings"]), (saved["inputs"], own["inputs"]))
+        for name in sorted({*then, *now})
+        if fingerprint(then.get(name)) != fingerprint(now.get(name))
+    ]
+    if changes:
+        raise ArtifactError(
+            f"{path}: made with other settings or inputs ({'; '.join(changes)}); choose another folder or remove it"
+        )
+    maps = [folder / file for file in saved["maps"].values()]
+    whole = table.is_file() and sha256(table) == saved["subgroups_sha256"]
+    return whole and all(file.is_file() for file in maps)
+
+
+def _option_problems(settings: Mapping[str, Any], embeddings: str | Path | None) -> list[str]:
+    names = settings["representations"]
+    known = {"representations": (names, REPRESENTATIONS), "fit_splits": (settings["fit_splits"], FIT_SPLITS)}
+    problems = [
+        f"{option}: expected names of {', '.join(allowed)}, each once, got '{','.join(map(str, given))}'"
+        for option, (given, allowed) in known.items()
+        if not given or len(set(given)) < len(given) or not set(given) <= set(allowed)
+    ]
+    if ("embeddings" in names) != bool(embeddings):
+        problems.append("embeddings: expected a file with, and only with, the representation 'embeddings'")
+    if not settings["block_mm"] > 0:
+        problems.append(f"block_mm: expected a number above 0, got {settings['block_mm']}")
+    return problems
+
+
+def _check_cohort(
+    cohort: Cohort, attributes: Sequence[str] | None, fit_splits: Sequence[str], source: str | Path
+) -> None:
+    recorded = ", ".join(cohort.attributes) or "none"
+    problems = [
+        f"attributes: expected recorded ones ({recorded}), got '{name}'; correct the name"
+        for name in attributes or ()
+        if name not in cohort.attributes
+    ]
+    count = int(cohort.fitted(fit_splits).sum())
+    if count < LEAST_ROWS:
+        problems.append(
+            f"expected at least {LEAST_ROWS} registered subjects in {' and '.join(fit_splits)} to fit on, got {count}; "
+            "fewer show no shape to speak of"
+        )
+    raise_problems(MonaiFairError, source, problems)
