@@ -1,5 +1,7 @@
 """Readers and MONAI dictionary transforms."""
 
+from monai_fair.transforms.inr_deformation import RandINRDeformationd, smallest_determinant
 from monai_fair.transforms.readers import NPZReader, RGBReader
+from monai_fair.transforms.volume_reader import VolumeReader
 
-__all__ = ["NPZReader", "RGBReader"]
+__all__ = ["NPZReader", "RGBReader", "RandINRDeformationd", "VolumeReader", "smallest_determinant"]
