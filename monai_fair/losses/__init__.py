@@ -15,6 +15,7 @@ from monai_fair.losses.deformation import (
     jacobian_deviation,
 )
 from monai_fair.losses.derivatives import displacement_hessian, displacement_jacobian, field_jacobian
+from monai_fair.losses.group_dro import GroupDROLoss, group_dro_step
 from monai_fair.losses.nir import (
     NIRRegularizer,
     incidence_statistics,
@@ -38,6 +39,7 @@ __all__ = [
     "ClassificationLoss",
     "CorrelationLoss",
     "GradientInverseConsistencyLoss",
+    "GroupDROLoss",
     "HyperelasticLoss",
     "JacobianDeviationLoss",
     "LocalCorrelationLoss",
@@ -53,6 +55,7 @@ __all__ = [
     "field_jacobian",
     "gaussian_blur",
     "gradient_inverse_consistency",
+    "group_dro_step",
     "hyperelastic_energy",
     "incidence_statistics",
     "jacobian_deviation",

@@ -1,4 +1,4 @@
-"""Networks and what is done to them: deformations of a cohort, initial weights, the features a layer receives."""
+"""Networks and what is done to them: deformations, a classifier, initial weights, the features a layer receives."""
 
 from monai_fair.networks.control_lattice import ControlLattice, SamplingGrid
 from monai_fair.networks.coordinate_trunk import CoordinateTrunk
@@ -8,6 +8,7 @@ from monai_fair.networks.lattice_inr import LatticeINR
 from monai_fair.networks.layer_input import LayerInput, unwrapped
 from monai_fair.networks.modulated_siren import ModulatedSIREN
 from monai_fair.networks.siren_inr import ConditionedSIREN
+from monai_fair.networks.volume_classifier import VolumeClassifier
 from monai_fair.networks.warping import TemplateWarp
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ModulatedSIREN",
     "SamplingGrid",
     "TemplateWarp",
+    "VolumeClassifier",
     "load_imagenet_weights",
     "unwrapped",
 ]

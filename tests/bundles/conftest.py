@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import monai
+import pandas as pd
 import pytest
 import torch
 from ignite import distributed as idist
@@ -19,7 +20,7 @@ from monai.bundle import run as run_bundle
 from monai.bundle.config_item import ConfigComponent, ConfigExpression
 from monai.bundle.utils import ID_SEP_KEY
 
-from monai_fair.data import build_manifest, write_manifest
+from monai_fair.data import balancing_weights, build_manifest, write_manifest
 from monai_fair.simulation import BrainCohort, simulate_brain, simulate_skin
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
@@ -88,6 +89,24 @@ class ClassificationBundle(Bundle):
         return self.run("train", "small", *overlays, "evaluate", output=output, **overrides)
 
 
+class BrainClassificationBundle(Bundle):
+    name = "brain_mri_fair_classification"
+    tiny: ClassVar = {
+        "image_size": [12, 14, 12],
+        "max_epochs": 1,
+        "batch_size": 4,
+        "num_workers": 0,
+        "cache_workers": 1,
+    }
+    tiny_network: ClassVar = {"network_def#channels": [4, 8], "network_def#strides": [2, 2]}
+
+    def train(self, output: Path, *overlays: str, **overrides: Any) -> Path:
+        return self.run("train", *overlays, output=output, **overrides)
+
+    def evaluate(self, output: Path, *overlays: str, **overrides: Any) -> Path:
+        return self.run("train", *overlays, "evaluate", output=output, **overrides)
+
+
 class RegistrationBundle(Bundle):
     name = "brain_mri_inr_registration"
     tiny: ClassVar = {
@@ -135,6 +154,36 @@ def bundle(cohort: Path) -> ClassificationBundle:
 @pytest.fixture(scope="session")
 def registration(brain_cohort: Path) -> RegistrationBundle:
     return RegistrationBundle(brain_cohort)
+
+
+@pytest.fixture(scope="session")
+def classified_brains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty brains to train on, eight to validate, twelve to test, their axes in any order; with subgroup and weight.
+
+    The subgroup is the sex under other names, and the weights are those that make it independent of the label.
+    """
+    shares = BrainCohort(train_share=0.5, val_share=0.2, scramble_axes=True)
+    folder = tmp_path_factory.mktemp("classified")
+    simulate_brain(folder, n=40, seed=2, anatomy="phantom", shape=(16, 18, 16), cohort=shares, num_workers=1)
+    table = pd.read_csv(folder / "manifest.csv", dtype=str)
+    train = table["split"] == "train"
+    table["subgroup"] = table["sex"].map({"male": "S1", "female": "S2"})
+    table["weight"] = 1.0
+    table.loc[train, "weight"] = balancing_weights(table.loc[train, "label"], table.loc[train, "subgroup"])
+    table.to_csv(folder / "weighted.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def brains(classified_brains: Path) -> BrainClassificationBundle:
+    return BrainClassificationBundle(classified_brains)
+
+
+@pytest.fixture(scope="session")
+def trained_on_brains(brains: BrainClassificationBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished training of two epochs on brains, not to be written to."""
+    with _restored():
+        return brains.train(tmp_path_factory.mktemp("trained_on_brains"), max_epochs=2)
 
 
 @pytest.fixture(scope="session")

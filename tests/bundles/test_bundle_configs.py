@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"
 SCHEMA = Path(__file__).parent / "meta_schema.json"
 
 
-@pytest.fixture(params=["bundle", "registration"])
+@pytest.fixture(params=["bundle", "brains", "registration"])
 def any_bundle(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
@@ -159,6 +159,9 @@ def test_every_component_of_a_cohort_fit_in_processes_builds(registration: Any, 
         ("bundle", "trained", ("train", "nir"), "train"),
         ("bundle", "trained", ("train", "small"), "train"),
         ("bundle", "trained", ("inference",), "infer"),
+        ("brains", "trained_on_brains", ("train",), "train"),
+        ("brains", "trained_on_brains", ("train", "nir"), "train"),
+        ("brains", "trained_on_brains", ("inference",), "infer"),
         ("registration", "fitted", ("train",), "train"),
         ("registration", "fitted", ("inference",), "infer"),
         ("registration", "fitted", ("inference", "evaluate"), "infer"),
@@ -203,8 +206,12 @@ def test_metadata_describes_this_version(any_bundle: Any) -> None:
     assert content["required_packages_version"]["monai-fair"] == monai_fair.__version__
 
 
+@pytest.mark.parametrize("which", ["bundle", "brains"])
 @pytest.mark.parametrize("config", ["train", "inference"])
-def test_the_network_takes_and_gives_what_the_metadata_say(bundle: Any, config: str) -> None:
+def test_the_network_takes_and_gives_what_the_metadata_say(
+    request: pytest.FixtureRequest, which: str, config: str
+) -> None:
+    bundle = request.getfixturevalue(which)
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(bundle.configs / "metadata.json"),

@@ -38,8 +38,8 @@ CALLS = {
 METHODS = {"parameters", "run", "to", "unfinished"}
 VALUES = {"os.environ", "None", "True", "False"}
 ATTRIBUTES = {
-    "code_shape", "failures", "grid", "mask", "mask_source", "predictions", "shape", "shard", "source", "spacing_mm",
-    "subject_ids", "type",
+    "code_shape", "failures", "grid", "mask", "mask_source", "path", "predictions", "run", "sampler", "shape",
+    "shard", "source", "spacing_mm", "subject_ids", "type",
 }  # fmt: skip
 NODES = (
     ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Load, ast.BinOp, ast.Add,
