@@ -25,6 +25,10 @@ def audit(
     split: str = "test",
     confidence: float = 0.95,
     show_small: bool = False,
+    subgroups: str = "",
+    registered: str = "",
+    root: str = "",
+    stages: str = "",
 ) -> str:
     """Compare groups, and runs, from tables of predictions; ends with the path of report.html.
 
@@ -45,6 +49,10 @@ def audit(
         split: the part to audit.
         confidence: of the intervals.
         show_small: show small counts on the page instead of masking them.
+        subgroups: folder of discover; what was found stands on the page too.
+        registered: folder of the registration behind it, for pictures of typical members.
+        root: data root, for the template they are drawn on.
+        stages: stages.json of a study, whose times stand on the page.
     """
     from monai_fair.report import audit_files
 
@@ -63,6 +71,10 @@ def audit(
         split=split,
         confidence=confidence,
         show_small=show_small,
+        subgroups=subgroups or None,
+        registered=registered or None,
+        root=root or None,
+        stages=stages or None,
     )
     return str(path)
 
@@ -176,11 +188,87 @@ def prepare(
     return str(write_preparation_pages(out, workers=workers, ray_address=ray)[0])
 
 
+def discover(
+    registered: str,
+    manifest: str,
+    root: str,
+    out: str,
+    representations: str | Sequence[str] = "log_jacobian",
+    methods: str | Sequence[str] = "local,mixture",
+    attributes: str | Sequence[str] = "",
+    fit_splits: str | Sequence[str] = "train,val",
+    block_mm: float = 8.0,
+    keep_scale: bool = False,
+    alpha: float = 0.05,
+    min_stability: float = 0.6,
+    embeddings: str = "",
+    template: str = "",
+    template_mask: str = "",
+    seed: int = 0,
+    num_workers: int = 4,
+) -> str:
+    """Find subgroups of registered subjects without labels or attributes; ends with the path of discovery.html.
+
+    Args:
+        registered: folder that a registration wrote, with registration.csv.
+        manifest: its manifest.csv, with splits.
+        root: data root that the image paths start from; the template's brain mask is looked for there.
+        out: folder for subgroups.csv, discovery.json, maps and discovery.html; what is finished with the same options
+            stays as it is.
+        representations: what subjects are compared by: log_jacobian (local volume), displacement, codes, intensity
+            (the images as they are), embeddings. Every one costs some power: p is adjusted for all.
+        methods: local (two kinds in one place of the brain), mixture (clouds in the leading principal components).
+        attributes: recorded attributes to compare subgroups with afterwards, such as sex,age; by default all.
+        fit_splits: parts of the manifest that the search sees; never test.
+        block_mm: side of the blocks that maps are averaged over.
+        keep_scale: look also at the overall size of the brain; by default it is taken out of log_jacobian.
+        alpha: chance of a claim where there are no subgroups.
+        min_stability: least agreement between resamples of the subjects that a claim needs, 1 for the same each time.
+        embeddings: table of subject_id and numbers that another model made; looked at beside the representations.
+        template: image of the template, for the page, if it is not under root.
+        template_mask: mask of its brain, if it is not under root.
+        seed: of everything drawn.
+        num_workers: threads that read.
+    """
+    from monai_fair.data.artifacts import read_json
+    from monai_fair.report import write_discovery_page
+    from monai_fair.subgroups.discovery_files import discover_files
+    from monai_fair.subgroups.discovery_lines import discovery_lines
+
+    names = option_names(representations)
+    if embeddings and "embeddings" not in names:
+        names.append("embeddings")
+    discover_files(
+        registered,
+        manifest,
+        out,
+        root=root,
+        representations=names,
+        methods=option_names(methods),
+        attributes=option_names(attributes) if attributes else None,
+        fit_splits=option_names(fit_splits),
+        block_mm=block_mm,
+        keep_scale=keep_scale,
+        alpha=alpha,
+        min_stability=min_stability,
+        embeddings=embeddings or None,
+        template_mask=template_mask or None,
+        seed=seed,
+        num_workers=num_workers,
+    )
+    for line in discovery_lines(read_json(f"{out}/discovery.json", "discovery")):
+        print(line)
+    return str(
+        write_discovery_page(
+            out, root=root, registered=registered, template=template or None, mask=template_mask or None
+        )
+    )
+
+
 def main() -> None:
     """Run a verb; an error of the data or the options is one message and exit status 2, without a traceback."""
     from monai_fair.data.verbs import check, manifest, rebalance
     from monai_fair.simulation import simulate_brain_from_options, simulate_skin_from_options
-    from monai_fair.subgroups.verbs import discover
 
     simulate = {"skin": simulate_skin_from_options, "brain": simulate_brain_from_options}
     verbs = {"simulate": simulate, "manifest": manifest, "check": check}

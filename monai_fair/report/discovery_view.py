@@ -113,7 +113,10 @@ def _pictures(
     from monai_fair.report.registration_volumes import load_template
 
     if template is None or mask is None:
-        near = find_template(root or "")
+        try:
+            near = find_template(root or "")
+        except MonaiFairError:
+            return {"picture_notes": [_NO_TEMPLATE]}
         template, mask = template or near.image, mask or near.mask
     space = load_template(template, mask)
     pictures, notes = [], []

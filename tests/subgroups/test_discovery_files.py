@@ -17,7 +17,7 @@ from monai_fair.data.artifacts import read_json
 from monai_fair.errors import ArtifactError, ManifestError, MonaiFairError, RegistrationError
 from monai_fair.geometry import Grid
 from monai_fair.subgroups import discover_files
-from monai_fair.subgroups.verbs import discover
+from monai_fair.subgroups.discovery_lines import discovery_lines
 
 Cohort = Any  # of conftest, which tests cannot import
 Make = Callable[..., Cohort]
@@ -333,7 +333,8 @@ def test_the_verbs_from_a_registration_to_weights(registered_cohort: Cohort, tmp
     assert shown[5].startswith(f"train, S1: label 1 in {row['n_positive']} of {row['n']}, odds ratio ")
     assert shown[-3].startswith("sex: Cramer's V ")
     assert shown[-2].startswith("age: AUROC of S")
-    assert shown[-1] == "found/subgroups.csv"
+    assert shown[-1] == "found/discovery.html"
+    assert (tmp_path / "found" / "discovery.html").is_file()
     # rows of test lack a subgroup where registration failed; the weights are of training rows only
     shown = run("rebalance", registered_cohort.manifest, "--subgroups", "found/subgroups.csv", "--out", "new.csv")
     assert shown[0] == "80 images of 80 subjects, 0 rows dropped"
@@ -349,8 +350,8 @@ def test_the_verbs_from_a_registration_to_weights(registered_cohort: Cohort, tmp
 
 def test_the_verb_says_when_nothing_is_claimed(own_cohort: Make, tmp_path: Path) -> None:
     cohort = own_cohort(effect=0.0)
-    paths: dict[str, str] = {name: str(path) for name, path in cohort.options(tmp_path / "out").items()}
-    shown = discover(**paths).splitlines()
+    discover_files(**cohort.options(tmp_path / "out"))
+    shown = list(discovery_lines(read_json(tmp_path / "out" / "discovery.json", "discovery")))
     assert "no subgroup claimed: all subjects are in S1" in shown
     assert "stability undefined (no number of clouds above one" in shown[2]
     assert not any("odds ratio" in line for line in shown)
