@@ -9,6 +9,7 @@ from monai.bundle import ConfigWorkflow
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from monai_fair.losses import GroupDROLoss
+from monai_fair.transforms.subvoxel_shift import shift_voxels
 
 # MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -51,7 +52,7 @@ def test_inference_on_brains_repeats_training_line_by_line_where_it_must(brains:
     assert inference["postprocessing"]["transforms"] == postprocessing[:1]
 
 
-def test_a_shift_of_none_leaves_the_image_and_one_moves_it_by_a_voxel(brains: Any, tmp_path: Path) -> None:
+def test_a_shift_of_none_leaves_the_image_and_one_moves_it_by_up_to_a_voxel(brains: Any, tmp_path: Path) -> None:
     fixed, moved = (
         brains.workflow("train", output=tmp_path, shift=shift).parser.get_parsed_content("train#dataset")
         for shift in (0, 1)
@@ -60,12 +61,8 @@ def test_a_shift_of_none_leaves_the_image_and_one_moves_it_by_a_voxel(brains: An
     for index in range(4):
         image = validation(dict(fixed.data[index]))["image"]
         assert torch.equal(fixed[index]["image"], image)
-        seen = [moved[index]["image"] for _ in range(20)]
-        assert all(each.shape == image.shape for each in seen)
-        assert len({each.sum().item() for each in seen}) > 5
-        inner = image[:, 1:-1, 1:-1, 1:-1]
-        shifts = [(a, b, c) for a in range(3) for b in range(3) for c in range(3)]
-        size = [length - 2 for length in image.shape[1:]]
-        for each in seen:  # the inner part of the image lies at one of 27 places
-            places = [each[:, a : a + size[0], b : b + size[1], c : c + size[2]] for a, b, c in shifts]
-            assert any(torch.equal(place, inner) for place in places)
+        for _ in range(5):
+            seen = moved[index]["image"]
+            step = moved.transform.transforms[-1].shift
+            assert 0 < max(map(abs, step)) <= 1
+            assert torch.equal(seen, shift_voxels(image, step))
