@@ -1,7 +1,8 @@
 """Save what registration finds, subject by subject, so that a run that was stopped goes on where it was."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,13 @@ class RegistrationSaver:
         for row in output["failed"]:
             self._write_row(row, {"status": "failed", "reason": row["reason"]})
         if output["pred"] is not None:
-            network = engine.network
-            answers = _answers(output["pred"], network)
-            for place, row in enumerate(output["rows"]):
-                self._save(row, output["image"][place].cpu(), output["pred"], answers, place, output["seconds"])
+            answers = _answers(output["pred"], engine.network)
+
+            def save(place: int) -> None:
+                image = output["image"][place].cpu()
+                self._save(output["rows"][place], image, output["pred"], answers, place, output["seconds"])
+
+            _in_threads(save, range(len(output["rows"])))
 
     def write_tables(self) -> None:
         """Write ``registration.csv`` and ``codes.safetensors`` from all finished subjects."""
@@ -249,6 +253,17 @@ def _answers(found: Deformations, network: Any) -> dict[str, Tensor]:
     if bool(found.residual.any()):
         fields["_codes"] = found.without_residual().displacement(network)
     return fields
+
+
+def _in_threads(function: Callable[[int], None], places: Iterable[int]) -> None:
+    """Measure and compress one subject per thread: each of them by itself keeps one core busy."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(function, places))
+    finally:
+        # MKL has one number for all threads of the process
+        torch.set_num_threads(threads)
 
 
 def _check_shard(shard: Sequence[int]) -> tuple[int, int]:
