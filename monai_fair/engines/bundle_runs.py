@@ -19,7 +19,7 @@ from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems, roo
 # imported once by the server that jobs are forked from, instead of once per job
 _PRELOAD = ["monai.bundle", "monai.engines", "monai.handlers", "monai_fair.handlers", "monai_fair.losses"]
 # where things lie does not change a result; what they are is among the inputs
-_PLACES = ("_dir", "_path", "manifest")
+_PLACES = ("_dir", "_path", "manifest", "registered", "subgroups")
 
 
 class BundleRun:
@@ -62,7 +62,8 @@ class BundleRun:
     @cached_property
     def key(self) -> str:
         """Fingerprint of all that the result depends on."""
-        contents = {path.name: sha256(path) for path in self.files}
+        # a list: two inputs of one name are two inputs
+        contents = sorted([path.name, sha256(path)] for path in self.files)
         settings = {key: value for key, value in self.overrides.items() if not key.endswith(_PLACES)}
         return fingerprint([contents, settings])
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from monai_fair.data import Manifest, read_manifest, recorded_num_classes, sha256
 from monai_fair.data.artifacts import read_tensors
-from monai_fair.data.tables import read_table
+from monai_fair.data.rebalancing_files import read_subgroups
 from monai_fair.engines.code_table import read_codes
 from monai_fair.engines.generation_cells import CellPlan, GenerationOptions, PlannedImage, plan_cells, plan_images
 from monai_fair.errors import ArtifactError, ManifestError, raise_problems
@@ -69,7 +69,7 @@ def read_generation_plan(
     subjects, codes = read_codes(path)
     # read before they are hashed, so that a missing file is named by its reader
     cohort = read_manifest(manifest, num_classes=recorded_num_classes(manifest) or 2)
-    groups = _read_subgroups(subgroups)
+    groups = {subject: group for subject, group in read_subgroups(subgroups).items() if group}
     files = {"manifest": manifest, "subgroups": subgroups, "codes": path, "model": ckpt_path}
     inputs = {f"{name}_sha256": sha256(file) for name, file in files.items()}
     fitted = read_tensors(path)[1].get("network_fingerprint", "")
@@ -126,17 +126,6 @@ def plan_generation(
         options,
         dict(inputs or {}),
     )
-
-
-def _read_subgroups(path: str | Path) -> dict[str, str]:
-    table = read_table(path, ArtifactError)
-    problems = [f"expected a column '{name}', found none" for name in ("subject_id", "subgroup") if name not in table]
-    raise_problems(ArtifactError, path, problems)
-    twice = table.loc[table["subject_id"].duplicated(), "subject_id"].unique().tolist()
-    problems = [f"expected one row per subject, got several of {_some(twice)}; keep one"] if twice else []
-    raise_problems(ArtifactError, path, problems)
-    filled = table[table["subgroup"] != ""]
-    return dict(zip(filled["subject_id"], filled["subgroup"], strict=True))
 
 
 def _problems(manifest: Manifest, subgroups: Mapping[str, str], row_of: Mapping[str, int]) -> list[str]:

@@ -14,6 +14,22 @@ from monai_fair.errors import ArtifactError
 from monai_fair.networks import unwrapped
 
 
+def write_model(network: torch.nn.Module, path: Path, settings: Mapping[str, Any] | None) -> None:
+    """Write a state dict, and its settings as JSON beside it; of several processes the first one does.
+
+    Args:
+        network: a ``DistributedDataParallel`` one is written without its wrapper.
+        path: the file, replaced atomically.
+        settings: see :class:`BestModelSaver`.
+    """
+    if idist.get_rank() != 0:
+        return
+    if settings is not None:
+        write_json(path.with_suffix(".json"), "model", {"settings": settings})
+    with atomic_path(path) as temporary:
+        torch.save(unwrapped(network).state_dict(), temporary)
+
+
 class BestModelSaver:
     """Write the network's state dict whenever the evaluator's key metric reaches a new best.
 
@@ -43,11 +59,8 @@ class BestModelSaver:
                 "it is undefined when the validation split holds a single class or no group has enough cases (the log "
                 "names them), so check the manifest's splits"
             )
-        if state.best_metric_epoch == state.epoch and idist.get_rank() == 0:
-            if self.settings is not None:
-                write_json(self.path.with_suffix(".json"), "model", {"settings": self.settings})
-            with atomic_path(self.path) as temporary:
-                torch.save(unwrapped(self.network).state_dict(), temporary)
+        if state.best_metric_epoch == state.epoch:
+            write_model(self.network, self.path, self.settings)
 
 
 class ModelSettingsCheck:

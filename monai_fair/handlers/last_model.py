@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
-from monai_fair.data.artifacts import atomic_path, write_json
-from monai_fair.networks import unwrapped
+from monai_fair.handlers.best_model import write_model
 
 
 class LastModelSaver:
@@ -35,9 +33,4 @@ class LastModelSaver:
 
     def __call__(self, engine: Engine) -> None:
         """Write the network."""
-        if idist.get_rank() != 0:
-            return
-        if self.settings is not None:
-            write_json(self.path.with_suffix(".json"), "model", {"settings": self.settings})
-        with atomic_path(self.path) as temporary:
-            torch.save(unwrapped(self.network).state_dict(), temporary)
+        write_model(self.network, self.path, self.settings)

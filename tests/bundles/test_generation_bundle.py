@@ -135,8 +135,8 @@ def test_a_network_the_codes_are_not_of_is_refused(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("subject_id,group\na,S1\n", "expected a column 'subgroup', found none"),
-        ("subject_id,subgroup\na,S1\na,S2\n", "expected one row per subject, got several of a; keep one"),
+        ("subject_id,group\na,S1\n", "expected a column 'subgroup', found none; add it"),
+        ("subject_id,subgroup\na,S1\na,S2\n", "expected one row per subject, 1 have more, such as 'a'"),
     ],
 )
 def test_a_table_of_subgroups_that_cannot_be_used_is_refused(

@@ -8,7 +8,7 @@ import pytest
 
 from monai_fair.data import build_manifest, read_predictions, write_manifest
 from monai_fair.data.artifacts import read_json
-from monai_fair.engines import BundleStudy
+from monai_fair.engines import BundleRun, BundleStudy
 from monai_fair.errors import ArtifactError, MonaiFairError
 from monai_fair.simulation import simulate_skin
 
@@ -122,6 +122,20 @@ def test_a_changed_manifest_is_refused(cohort: Path, finished: Path, tmp_path: P
     )  # fmt: skip
     with pytest.raises(ArtifactError, match="holds a run of other settings, configs or manifest"):
         changed.run()
+
+
+def test_two_inputs_of_one_name_are_both_bound(cohort: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "manifest.csv", tmp_path / "b" / "manifest.csv"
+    for path in (first, second):
+        path.parent.mkdir()
+        path.write_text("one")
+    config = BUNDLE / "configs" / "train.yaml"
+    before = BundleRun(tmp_path / "out", [[config]], inputs=[first, second]).key
+    for path in (first, second):
+        path.write_text("another")
+        assert BundleRun(tmp_path / "out", [[config]], inputs=[first, second]).key != before
+        path.write_text("one")
+    assert BundleRun(tmp_path / "out", [[config]], inputs=[first, second]).key == before
 
 
 def test_a_failing_run_is_named_and_leaves_the_others_complete(cohort: Path, tmp_path: Path) -> None:
