@@ -196,12 +196,14 @@ def discover(
     representations: str | Sequence[str] = "log_jacobian",
     methods: str | Sequence[str] = "local,mixture",
     attributes: str | Sequence[str] = "",
+    nuisances: str | Sequence[str] = "",
     fit_splits: str | Sequence[str] = "train,val",
     block_mm: float = 8.0,
     keep_scale: bool = False,
     alpha: float = 0.05,
     min_stability: float = 0.6,
     embeddings: str = "",
+    regions: str = "",
     template: str = "",
     template_mask: str = "",
     seed: int = 0,
@@ -215,16 +217,19 @@ def discover(
         root: data root that the image paths start from; the template's brain mask is looked for there.
         out: folder for subgroups.csv, discovery.json, maps and discovery.html; what is finished with the same options
             stays as it is.
-        representations: what subjects are compared by: log_jacobian (local volume), displacement, codes, intensity
-            (the images as they are), embeddings. Every one costs some power: p is adjusted for all.
+        representations: what subjects are compared by: log_jacobian (local volume), regional_volumes, displacement,
+            codes, intensity (the images as they are), embeddings. Every one costs some power: p is adjusted for all.
         methods: local (two kinds in one place of the brain), mixture (clouds in the leading principal components).
         attributes: recorded attributes to compare subgroups with afterwards, such as sex,age; by default all.
+        nuisances: recorded attributes to take out before looking, such as site,age (their linear effect).
         fit_splits: parts of the manifest that the search sees; never test.
         block_mm: side of the blocks that maps are averaged over.
-        keep_scale: look also at the overall size of the brain; by default it is taken out of log_jacobian.
+        keep_scale: look also at the overall size of the brain; by default it is taken out of volumes.
         alpha: chance of a claim where there are no subgroups.
         min_stability: least agreement between resamples of the subjects that a claim needs, 1 for the same each time.
-        embeddings: table of subject_id and numbers that another model made; looked at beside the representations.
+        embeddings: table of subject_id and numbers that another model made, or features.safetensors of a classifier
+            beside its predictions.csv; looked at beside the representations.
+        regions: label image on the template's grid, for regional_volumes; looked at beside the representations.
         template: image of the template, for the page, if it is not under root.
         template_mask: mask of its brain, if it is not under root.
         seed: of everything drawn.
@@ -236,8 +241,8 @@ def discover(
     from monai_fair.subgroups.discovery_lines import discovery_lines
 
     names = option_names(representations)
-    if embeddings and "embeddings" not in names:
-        names.append("embeddings")
+    files = {"embeddings": embeddings, "regional_volumes": regions}
+    names += [name for name, file in files.items() if file and name not in names]
     discover_files(
         registered,
         manifest,
@@ -246,12 +251,14 @@ def discover(
         representations=names,
         methods=option_names(methods),
         attributes=option_names(attributes) if attributes else None,
+        nuisances=option_names(nuisances) if nuisances else None,
         fit_splits=option_names(fit_splits),
         block_mm=block_mm,
         keep_scale=keep_scale,
         alpha=alpha,
         min_stability=min_stability,
         embeddings=embeddings or None,
+        regions=regions or None,
         template_mask=template_mask or None,
         seed=seed,
         num_workers=num_workers,

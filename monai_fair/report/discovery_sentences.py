@@ -17,6 +17,7 @@ from monai_fair.report.quantities import Record, as_float, counted, joined, leve
 
 _REPRESENTATIONS = {
     "log_jacobian": "local volume: how much larger or smaller each part of the brain is than in the template",
+    "regional_volumes": "the volumes of regions of the brain, against those of the template",
     "displacement": "how each part of the brain has to be moved onto the template",
     "codes": "the registration's codes, a few numbers that say how a brain is shaped",
     "intensity": "the intensities of the images",
@@ -31,13 +32,39 @@ def found_sentences(found: FoundSubgroups, parts: Sequence[Part]) -> list[str]:
     if chosen is None:
         return ["No subgroup was claimed.", _nothing(record, who)]
     what = _REPRESENTATIONS.get(chosen["representation"], str(chosen["representation"]))
+    region = (record["place"] or {}).get("region")
+    what += f", around the region {region}" if region else ""
     unseen = [part.split for part in parts if part.fitted == "none"]
     where = f"the subjects of {joined(unseen)}, which the fit did not see" if unseen else "subjects the fit did not see"
     return [
         f"{counted(len(found.names), 'subgroup')}, {joined(found.names)}, were found among {who}.",
-        f"They were found in {what}. The label and recorded attributes were not used.",
+        f"They were found in {what}. {_unused(record, chosen)}",
         f"They are a hypothesis: what counts is whether what is said of them holds for {where}.",
     ]
+
+
+def _unused(record: Record, chosen: Record) -> str:
+    """Say that label and attributes were not used, as far as that is known."""
+    words = "The label and recorded attributes were not used"
+    if record.get("nuisances"):
+        words += ", but for what was taken out before"
+    if chosen["representation"] == "embeddings":
+        words += "; the model that made the features may have used them"
+    return f"{words}."
+
+
+def taken_out_sentence(found: FoundSubgroups) -> str:
+    """Say what was taken out before looking: the size of the brain, recorded attributes; empty for nothing."""
+    settings = found.record.get("settings", {})
+    names = []
+    if settings.get("keep_scale") is False and {"log_jacobian", "regional_volumes"} & {
+        *settings.get("representations", ())
+    }:
+        names.append("the overall size of the brain (of volumes)")
+    for own in found.record.get("nuisances", ()):
+        kind = f"{len(own['categories'])} categories" if own["categories"] else "as a number"
+        names.append(f"{own['name']} ({kind})")
+    return f"Taken out before looking: {joined(names)}." if names else ""
 
 
 def _nothing(record: Record, who: str) -> str:

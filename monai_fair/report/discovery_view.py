@@ -7,7 +7,13 @@ from pathlib import Path
 from monai_fair.errors import MonaiFairError
 from monai_fair.report.discovery_figures import prevalence_figure
 from monai_fair.report.discovery_record import FoundSubgroups, read_discovery
-from monai_fair.report.discovery_sentences import attribute_sentence, found_sentences, label_sentences, sureness
+from monai_fair.report.discovery_sentences import (
+    attribute_sentence,
+    found_sentences,
+    label_sentences,
+    sureness,
+    taken_out_sentence,
+)
 from monai_fair.report.discovery_tables import attribute_rows, candidate_rows, label_bodies, parts_of, size_rows
 from monai_fair.report.masking import Mask
 from monai_fair.report.quantities import Record, as_float, level_text, p_text
@@ -48,6 +54,8 @@ def discovery_view(
         "claimed": found.record["claimed"],
         "names": found.names,
         "said": found_sentences(found, parts),
+        "taken_out": taken_out_sentence(found),
+        "nuisances": ", ".join(own["name"] for own in found.record.get("nuisances", ())),
         "facts": _facts(found),
         "left_out": _left_out(found, Mask(min_count, show_small)),
         "sure": sureness(found),

@@ -6,22 +6,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monai_fair.subgroups.agreement import average_precision, detection_table, precision_at
     from monai_fair.subgroups.associations import LabelAssociation, attribute_associations, label_association
+    from monai_fair.subgroups.block_maps import (
+        block_positions,
+        displacement_blocks,
+        intensity_blocks,
+        log_jacobian_blocks,
+    )
     from monai_fair.subgroups.code_sampling import CodeSampler, SampledCode, SampledCodes, sample_codes
     from monai_fair.subgroups.contingency import Association, OddsRatio, cramers_v
     from monai_fair.subgroups.discovery import Discovery, discover
     from monai_fair.subgroups.discovery_files import discover_files
     from monai_fair.subgroups.local_mixture import LocalMixture
     from monai_fair.subgroups.mixture import ErrorAwareMixture
-    from monai_fair.subgroups.representations import (
-        Representation,
-        block_positions,
-        code_rows,
-        displacement_blocks,
-        embedding_rows,
-        intensity_blocks,
-        log_jacobian_blocks,
-        without_nuisances,
-    )
+    from monai_fair.subgroups.nuisances import Nuisances, read_nuisances, without_nuisances
+    from monai_fair.subgroups.regions import Regions, read_regions, regional_volumes
+    from monai_fair.subgroups.representations import Representation, code_rows, embedding_rows
     from monai_fair.subgroups.selection import Selection, select_components
 
 __all__ = [
@@ -31,7 +30,9 @@ __all__ = [
     "ErrorAwareMixture",
     "LabelAssociation",
     "LocalMixture",
+    "Nuisances",
     "OddsRatio",
+    "Regions",
     "Representation",
     "SampledCode",
     "SampledCodes",
@@ -50,6 +51,9 @@ __all__ = [
     "label_association",
     "log_jacobian_blocks",
     "precision_at",
+    "read_nuisances",
+    "read_regions",
+    "regional_volumes",
     "sample_codes",
     "select_components",
     "without_nuisances",
@@ -63,28 +67,33 @@ _LAZY = {
     "ErrorAwareMixture": "mixture",
     "LabelAssociation": "associations",
     "LocalMixture": "local_mixture",
+    "Nuisances": "nuisances",
     "OddsRatio": "contingency",
+    "Regions": "regions",
     "Representation": "representations",
     "SampledCode": "code_sampling",
     "SampledCodes": "code_sampling",
     "Selection": "selection",
     "attribute_associations": "associations",
     "average_precision": "agreement",
-    "block_positions": "representations",
+    "block_positions": "block_maps",
     "code_rows": "representations",
     "cramers_v": "contingency",
     "detection_table": "agreement",
     "discover": "discovery",
     "discover_files": "discovery_files",
-    "displacement_blocks": "representations",
+    "displacement_blocks": "block_maps",
     "embedding_rows": "representations",
-    "intensity_blocks": "representations",
+    "intensity_blocks": "block_maps",
     "label_association": "associations",
-    "log_jacobian_blocks": "representations",
+    "log_jacobian_blocks": "block_maps",
     "precision_at": "agreement",
+    "read_nuisances": "nuisances",
+    "read_regions": "regions",
+    "regional_volumes": "regions",
     "sample_codes": "code_sampling",
     "select_components": "selection",
-    "without_nuisances": "representations",
+    "without_nuisances": "nuisances",
 }
 
 

@@ -12,19 +12,18 @@ from typing import Any
 from monai_fair.data import sha256, write_volume
 from monai_fair.data.artifacts import fingerprint, read_json, write_json
 from monai_fair.data.tables import write_table
-from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
-from monai_fair.subgroups.discovery import LEAST_ROWS, METHODS, Discovery, discover
+from monai_fair.errors import ArtifactError
+from monai_fair.subgroups.discovery import METHODS, Discovery, discover
 from monai_fair.subgroups.discovery_inputs import (
-    FIT_SPLITS,
-    LOG_JACOBIAN,
-    REPRESENTATIONS,
-    Cohort,
+    CohortRows,
     find_mask,
     input_hashes,
     read_cohort,
     read_representations,
 )
 from monai_fair.subgroups.discovery_record import associations, finding, membership_table, place_record
+from monai_fair.subgroups.discovery_settings import FIT_SPLITS, DiscoverySettings
+from monai_fair.subgroups.registered_rows import LOG_JACOBIAN, Cohort
 from monai_fair.subgroups.subgroup_maps import subgroup_maps
 
 _KIND = "discovery"
@@ -39,12 +38,14 @@ def discover_files(
     representations: Sequence[str] = ("log_jacobian",),
     methods: Sequence[str] = METHODS,
     attributes: Sequence[str] | None = None,
+    nuisances: Sequence[str] | None = None,
     fit_splits: Sequence[str] = FIT_SPLITS,
     block_mm: float = 8.0,
     keep_scale: bool = False,
     alpha: float = 0.05,
     min_stability: float = 0.6,
     embeddings: str | Path | None = None,
+    regions: str | Path | None = None,
     template_mask: str | Path | None = None,
     seed: int = 0,
     num_workers: int = 4,
@@ -58,18 +59,24 @@ def discover_files(
         manifest: its manifest, with ``split``; ``label`` may be absent.
         out: folder to write to.
         root: data root of the manifest; its template's brain mask is looked for there.
-        representations: names of :data:`~monai_fair.subgroups.discovery_inputs.REPRESENTATIONS`. Local volume shows
+        representations: names of :data:`~monai_fair.subgroups.registered_rows.REPRESENTATIONS`. Local volume shows
             local effects where codes, displacements and intensities do not; each more is one more chance of a false
             claim, which the adjusted p pays for.
         methods: see :func:`discover`.
         attributes: columns to compare the subgroups with afterwards, never used to find them; ``None`` takes every
             attribute of the manifest. One of numbers with more than 10 different values counts as numeric.
+        nuisances: attributes whose linear effect, estimated in the fitted subjects, is taken out of every
+            representation before looking; see :func:`~monai_fair.subgroups.read_nuisances`. A claim then says that
+            there are subgroups which differ in more than that.
         fit_splits: parts the fit sees: ``train``, ``val`` or both.
         block_mm: side of the blocks that maps are averaged over.
-        keep_scale: leave a subject's global scale in its log Jacobians.
+        keep_scale: leave the size of a subject's brain in its log Jacobians and regional volumes.
         alpha: see :func:`discover`.
         min_stability: as well.
-        embeddings: table of ``subject_id`` and numbers, for ``embeddings``.
+        embeddings: for ``embeddings``: a table of ``subject_id`` and numbers, or ``features.safetensors`` of a
+            classifier beside its predictions; see :func:`~monai_fair.subgroups.embedding_rows`.
+        regions: for ``regional_volumes``: label image on the template's grid; see
+            :func:`~monai_fair.subgroups.read_regions`.
         template_mask: brain mask of the template, where it does not lie under ``root``.
         seed: of everything drawn.
         num_workers: threads that read.
@@ -81,55 +88,90 @@ def discover_files(
         ArtifactError: if ``out`` is of other settings or inputs.
         MonaiFairError: with every problem of options and files.
     """
-    settings = {
-        "representations": list(representations),
-        "methods": list(methods),
-        "attributes": None if attributes is None else list(attributes),
-        "fit_splits": list(fit_splits),
-        "block_mm": block_mm,
-        "keep_scale": keep_scale,
-        "alpha": alpha,
-        "min_stability": min_stability,
-        "seed": seed,
-    }
-    raise_problems(MonaiFairError, "discover", _option_problems(settings, embeddings))
-    cohort = read_cohort(registered, manifest)
-    mask = find_mask(root, template_mask, representations)
-    inputs = input_hashes(cohort, manifest, representations=representations, embeddings=embeddings, mask=mask)
-    folder = Path(out)
-    if _is_finished(folder, {"settings": settings, "inputs": inputs}):
-        return folder / "subgroups.csv"
-    _check_cohort(cohort, attributes, fit_splits, manifest)
-    rows = read_representations(
-        cohort,
-        representations,
-        root=root,
-        mask=mask,
-        fit_splits=fit_splits,
+    settings = DiscoverySettings(
+        representations=tuple(representations),
+        methods=tuple(methods),
+        attributes=None if attributes is None else tuple(attributes),
+        nuisances=tuple(nuisances) if nuisances else None,
+        fit_splits=tuple(fit_splits),
         block_mm=block_mm,
         keep_scale=keep_scale,
-        embeddings=embeddings,
-        num_workers=num_workers,
-    )
-    fitted_on = cohort.table.loc[cohort.fitted(fit_splits), "subject_id"].tolist()
-    found = discover(
-        rows.representations,
-        fitted_on,
-        positions=rows.positions,
-        methods=methods,
         alpha=alpha,
         min_stability=min_stability,
         seed=seed,
     )
-    compared = associations(cohort, found, attributes, seed)
+    settings.check(embeddings=embeddings, regions=regions)
+    cohort = read_cohort(registered, manifest)
+    mask = find_mask(root, template_mask, representations)
+    inputs = input_hashes(
+        cohort, manifest, representations=representations, embeddings=embeddings, mask=mask, regions=regions
+    )
+    folder = Path(out)
+    if _is_finished(folder, {"settings": settings.record(), "inputs": inputs}):
+        return folder / "subgroups.csv"
+    settings.check_cohort(cohort, manifest)
+    rows, found = _look(
+        cohort, settings, root=root, mask=mask, embeddings=embeddings, regions=regions, num_workers=num_workers
+    )
+    return _write(folder, cohort, settings, inputs, rows, found, num_workers)
+
+
+def _look(
+    cohort: Cohort,
+    settings: DiscoverySettings,
+    *,
+    root: str | Path,
+    mask: Path | None,
+    embeddings: str | Path | None,
+    regions: str | Path | None,
+    num_workers: int,
+) -> tuple[CohortRows, Discovery]:
+    """Read the rows of all subjects, and look for subgroups in those of the fitted ones."""
+    rows = read_representations(
+        cohort,
+        settings.representations,
+        root=root,
+        mask=mask,
+        fit_splits=settings.fit_splits,
+        block_mm=settings.block_mm,
+        keep_scale=settings.keep_scale,
+        embeddings=embeddings,
+        num_workers=num_workers,
+        regions=regions,
+        nuisances=settings.nuisances or (),
+    )
+    found = discover(
+        rows.representations,
+        cohort.table.loc[cohort.fitted(settings.fit_splits), "subject_id"].tolist(),
+        positions=rows.positions,
+        methods=settings.methods,
+        alpha=settings.alpha,
+        min_stability=settings.min_stability,
+        seed=settings.seed,
+    )
+    return rows, found
+
+
+def _write(
+    folder: Path,
+    cohort: Cohort,
+    settings: DiscoverySettings,
+    inputs: Mapping[str, str],
+    rows: CohortRows,
+    found: Discovery,
+    num_workers: int,
+) -> Path:
+    """Write table, maps and, last, the record that says the folder is finished; return the path of the table."""
+    compared = associations(cohort, found, settings.attributes, settings.seed)
     table = write_table(folder / "subgroups.csv", membership_table(cohort, found))
     record = {
-        "key": fingerprint([settings, inputs]),
-        "settings": settings,
+        "key": fingerprint([settings.record(), inputs]),
+        "settings": settings.record(),
         "inputs": inputs,
         "subgroups_sha256": sha256(table),
-        **finding(cohort, found, alpha),
-        "place": place_record(found, rows.grid),
+        **finding(cohort, found, settings.alpha),
+        "nuisances": rows.nuisances.record(),
+        "place": place_record(found, rows),
         **compared,
         "notes": rows.notes + compared["notes"],
         "maps": _write_maps(folder, cohort, found, num_workers),
@@ -176,36 +218,3 @@ def _is_finished(folder: Path, own: Mapping[str, Mapping[str, Any]]) -> bool:
     maps = [folder / file for file in saved["maps"].values()]
     whole = table.is_file() and sha256(table) == saved["subgroups_sha256"]
     return whole and all(file.is_file() for file in maps)
-
-
-def _option_problems(settings: Mapping[str, Any], embeddings: str | Path | None) -> list[str]:
-    names = settings["representations"]
-    known = {"representations": (names, REPRESENTATIONS), "fit_splits": (settings["fit_splits"], FIT_SPLITS)}
-    problems = [
-        f"{option}: expected names of {', '.join(allowed)}, each once, got '{','.join(map(str, given))}'"
-        for option, (given, allowed) in known.items()
-        if not given or len(set(given)) < len(given) or not set(given) <= set(allowed)
-    ]
-    if ("embeddings" in names) != bool(embeddings):
-        problems.append("embeddings: expected a file with, and only with, the representation 'embeddings'")
-    if not settings["block_mm"] > 0:
-        problems.append(f"block_mm: expected a number above 0, got {settings['block_mm']}")
-    return problems
-
-
-def _check_cohort(
-    cohort: Cohort, attributes: Sequence[str] | None, fit_splits: Sequence[str], source: str | Path
-) -> None:
-    recorded = ", ".join(cohort.attributes) or "none"
-    problems = [
-        f"attributes: expected recorded ones ({recorded}), got '{name}'; correct the name"
-        for name in attributes or ()
-        if name not in cohort.attributes
-    ]
-    count = int(cohort.fitted(fit_splits).sum())
-    if count < LEAST_ROWS:
-        problems.append(
-            f"expected at least {LEAST_ROWS} registered subjects in {' and '.join(fit_splits)} to fit on, got {count}; "
-            "fewer show no shape to speak of"
-        )
-    raise_problems(MonaiFairError, source, problems)

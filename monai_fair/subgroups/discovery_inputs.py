@@ -1,80 +1,30 @@
 """What a discovery reads: the subjects of a manifest that are registered, and their rows of numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from monai_fair.data import read_labels, read_manifest, recorded_num_classes, sha256
-from monai_fair.data.manifest import resolve_inside
+from monai_fair.data import read_manifest, recorded_num_classes, sha256
 from monai_fair.data.tables import read_table
 from monai_fair.data.templates import find_template
-from monai_fair.errors import ArtifactError, ManifestError, MonaiFairError, RegistrationError, raise_problems
-from monai_fair.geometry import Grid, canonical
-from monai_fair.subgroups.representations import (
-    Representation,
-    block_positions,
-    code_rows,
-    displacement_blocks,
-    embedding_rows,
-    intensity_blocks,
-    log_jacobian_blocks,
-    without_nuisances,
-)
+from monai_fair.errors import ArtifactError, ManifestError, RegistrationError, raise_problems
+from monai_fair.geometry import Grid
+from monai_fair.subgroups.nuisances import Nuisances, read_nuisances, without_nuisances
+from monai_fair.subgroups.regions import region_table
+from monai_fair.subgroups.registered_rows import ON_TEMPLATE, Cohort, RowReader
+from monai_fair.subgroups.representations import Representation, is_features
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-REPRESENTATIONS = ("log_jacobian", "displacement", "codes", "intensity", "embeddings")
-FIT_SPLITS = ("train", "val")
-LOG_JACOBIAN = "desc-logdetjacobian_map.nii.gz"
-_FILES = {
-    "log_jacobian": (LOG_JACOBIAN, "'logdet'"),
-    "displacement": ("from-T1w_to-template_xfm.nii.gz", "'field' and 'inverse'"),
-}
-_READERS: dict[str, Callable[..., Representation]] = {
-    "log_jacobian": partial(log_jacobian_blocks, allow_undefined=True),
-    "displacement": displacement_blocks,
-    "intensity": intensity_blocks,
-}
 _SHOWN = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Cohort:
-    """The registered subjects of a manifest.
-
-    Attributes:
-        table: their rows, one each, in the manifest's order.
-        attributes: attribute columns.
-        num_classes: of ``label``, if there is one.
-        failed: subject to the reason why it has no registration.
-        folder: of the registration.
-    """
-
-    table: pd.DataFrame
-    attributes: tuple[str, ...]
-    num_classes: int
-    failed: Mapping[str, str]
-    folder: Path
-
-    @property
-    def subjects(self) -> list[str]:
-        """Ids, in the order of the table."""
-        return list(map(str, self.table["subject_id"]))
-
-    def fitted(self, splits: Sequence[str]) -> BoolArray:
-        """Say which rows are in these splits, shape ``(n,)``."""
-        return np.asarray(self.table["split"].isin(list(splits)), dtype=bool)
-
-    def path(self, subject: str, name: str) -> Path:
-        """Return the path of a file that the registration wrote for a subject."""
-        bare = subject.removeprefix("sub-")
-        return self.folder / f"sub-{bare}" / f"sub-{bare}_{name}"
+_TOLD = (
+    "embeddings: features of a classifier tell the labels of rows it was trained on; where these are fitted, "
+    "subgroups may be labels"
+)
+_NUMBERS = {"log_jacobian": "block means", "regional_volumes": "volumes"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +36,16 @@ class CohortRows:
         positions: kind of those that lie on a grid to where their columns are in mm.
         grid: of the template; ``None`` where nothing lies on it.
         notes: what a reader should know of the numbers.
+        nuisances: what was taken out of all of them.
+        region_names: of the columns of ``regional_volumes``.
     """
 
     representations: list[Representation]
     positions: dict[str, FloatArray]
     grid: Grid | None
     notes: list[str]
+    nuisances: Nuisances
+    region_names: Sequence[str]
 
 
 def read_cohort(registered: str | Path, manifest: str | Path) -> Cohort:
@@ -142,22 +96,32 @@ def input_hashes(
     representations: Sequence[str],
     embeddings: str | Path | None,
     mask: str | Path | None,
+    regions: str | Path | None = None,
 ) -> dict[str, str]:
-    """Return the SHA-256 of what a discovery reads, by file name.
+    """Return the SHA-256 of what a discovery reads, by file name; a second file of one name has a number behind it.
 
     The table of a registration stands for its maps: it holds measures of every one of them.
     """
     files = [Path(manifest), cohort.folder / "registration.csv"]
-    files += [cohort.folder / "codes.safetensors"] if "codes" in representations else []
-    files += [Path(path) for path in (mask, embeddings) if path]
+    files += [cohort.codes] if "codes" in representations else []
+    files += [Path(path) for path in (mask, embeddings, regions) if path]
+    # what lies beside a file that is given, and is read with it
+    if embeddings and is_features(embeddings):
+        files.append(Path(embeddings).with_name("predictions.csv"))
+    if regions and region_table(regions).is_file():
+        files.append(region_table(regions))
     absent = [f"expected {path}, found none" for path in files if not path.is_file()]
     raise_problems(ArtifactError, "inputs", absent)
-    return {path.name: sha256(path) for path in files}
+    hashes: dict[str, str] = {}
+    for place, path in enumerate(files):
+        alike = sum(other.name == path.name for other in files[:place])
+        hashes[f"{path.name} ({alike + 1})" if alike else path.name] = sha256(path)
+    return hashes
 
 
 def find_mask(root: str | Path, template_mask: str | Path | None, representations: Sequence[str]) -> Path | None:
     """Return the brain mask of the template, or ``None`` where no representation needs one."""
-    if not set(representations) & set(_READERS):
+    if not set(representations) & ON_TEMPLATE:
         return None
     return Path(template_mask) if template_mask else find_template(root).mask
 
@@ -173,83 +137,77 @@ def read_representations(
     keep_scale: bool,
     embeddings: str | Path | None,
     num_workers: int,
+    regions: str | Path | None = None,
+    nuisances: Sequence[str] = (),
 ) -> CohortRows:
-    """Read the rows of numbers.
+    """Read the rows of numbers, and take out of them what is to be taken out.
+
+    A number that is undefined in a subject, where its map folds everywhere, takes the mean of the fitted subjects.
 
     Args:
         cohort: of :func:`read_cohort`.
-        names: of :data:`REPRESENTATIONS`. ``intensity`` are the manifest's own images, which a registration asks to lie
-            on the template's grid: what is seen without registering.
-        root: data root of the images.
+        names: of :data:`~monai_fair.subgroups.registered_rows.REPRESENTATIONS`.
+        root: see :class:`~monai_fair.subgroups.registered_rows.RowReader`, as the next and ``block_mm``.
         mask: brain mask of the template, for what lies on its grid.
-        fit_splits: parts that the regression on global scale sees.
+        fit_splits: parts that linear effects are estimated in.
         block_mm: side of a block.
-        keep_scale: leave the mean log Jacobian of a subject, the log of its relative size, in its log Jacobians.
-        embeddings: table for ``embeddings``.
+        keep_scale: leave the log of a subject's relative size in its volumes: the mean of its log Jacobians, and the
+            brain's volume beside those of regions.
+        embeddings: file for ``embeddings``.
         num_workers: threads that read.
-
-    A block that is undefined in a subject, where its map folds everywhere, takes the mean of the fitted subjects.
+        regions: label image for ``regional_volumes``.
+        nuisances: attributes taken out of every representation, with the size where that is taken out: all at once,
+            because effects taken out one after the other come back where they are correlated.
 
     Raises:
-        MonaiFairError: with every subject whose file is missing or cannot be read.
+        MonaiFairError: with every subject whose file is missing or cannot be read, and every problem of nuisances.
     """
-    inside, grid, block = np.empty(0, bool), None, 1
-    if mask is not None:
-        inside, grid = _read_mask(mask)
-        block = max(1, round(block_mm / float(np.mean(grid.spacing_mm))))
-    found = CohortRows([], {}, grid, [])
+    reader = RowReader(
+        cohort=cohort,
+        root=Path(root),
+        mask=mask,
+        embeddings=Path(embeddings) if embeddings else None,
+        regions=Path(regions) if regions else None,
+        block_mm=block_mm,
+        num_workers=num_workers,
+    )
     fitted = cohort.fitted(fit_splits)
+    recorded = read_nuisances(cohort.table, nuisances, fitted)
+    region_names = reader.template_regions.names if regions else ()
+    found = CohortRows([], {}, None if mask is None else reader.brain[1], [], recorded, region_names)
     for name in names:
-        if name in ("codes", "embeddings"):
-            path = cohort.folder / "codes.safetensors" if name == "codes" else Path(str(embeddings))
-            every = code_rows(path) if name == "codes" else embedding_rows(path)
-            rows = Representation(every.kind, cohort.subjects, every.of(cohort.subjects))
-        else:
-            rows = _READERS[name](_paths(cohort, name, root), inside, block=block, grid=grid, num_workers=num_workers)
-            places = block_positions(inside, cast(Grid, grid), block=block)
-            found.positions[name] = np.tile(places, (rows.values.shape[1] // len(places), 1))
-        if name == "log_jacobian":
-            rows, note = _local_volume(rows, fitted, keep_scale)
-            found.notes.extend(note)
-        found.representations.append(rows)
+        rows, positions = reader.rows(name)
+        values, notes = _filled(rows, fitted)
+        values, size = _size(name, values)
+        effects = recorded.values if keep_scale else np.hstack([size, recorded.values])
+        if effects.shape[1]:
+            values = without_nuisances(values, effects, fitted)
+        found.representations.append(Representation(name, cohort.subjects, values))
+        found.notes.extend(notes)
+        if positions is not None:
+            found.positions[name] = positions
+    if embeddings and is_features(embeddings) and "train" in fit_splits:
+        found.notes.append(_TOLD)
     return found
 
 
-def _local_volume(rows: Representation, fitted: BoolArray, keep_scale: bool) -> tuple[Representation, list[str]]:
-    """Fill what is undefined, and take out the global scale; return also what was filled."""
-    undefined = np.isnan(rows.values)
-    notes = []
-    values = rows.values
-    if undefined.any():
-        known = np.where(undefined, 0.0, values)[fitted].sum(axis=0) / np.maximum((~undefined[fitted]).sum(axis=0), 1)
-        values = np.where(undefined, known, values)
-        notes.append(
-            f"log_jacobian: {int(undefined.sum())} of {undefined.size} block means are undefined, in "
-            f"{int(undefined.any(axis=1).sum())} subjects, and took the mean of the fitted subjects"
-        )
-    if not keep_scale:
-        values = without_nuisances(values, values.mean(axis=1, keepdims=True), fitted)
-    return Representation(rows.kind, rows.subject_ids, values), notes
+def _filled(rows: Representation, fitted: BoolArray) -> tuple[FloatArray, list[str]]:
+    """Give what is undefined the mean of the fitted subjects, and say how much that was."""
+    values, undefined = rows.values, np.isnan(rows.values)
+    if rows.kind not in _NUMBERS or not undefined.any():
+        return values, []
+    known = np.where(undefined, 0.0, values)[fitted].sum(axis=0) / np.maximum((~undefined[fitted]).sum(axis=0), 1)
+    note = (
+        f"{rows.kind}: {int(undefined.sum())} of {undefined.size} {_NUMBERS[rows.kind]} are undefined, in "
+        f"{int(undefined.any(axis=1).sum())} subjects, and took the mean of the fitted subjects"
+    )
+    return np.where(undefined, known, values), [note]
 
 
-def _paths(cohort: Cohort, name: str, root: str | Path) -> dict[str, Path]:
-    if name == "intensity":
-        images = zip(cohort.subjects, cohort.table["image"], strict=True)
-        return {subject: resolve_inside(Path(root), str(image)) for subject, image in images}
-    file, exports = _FILES[name]
-    paths = {subject: cohort.path(subject, file) for subject in cohort.subjects}
-    absent = [subject for subject, path in paths.items() if not path.is_file()]
-    if absent:
-        raise RegistrationError(
-            f"{cohort.folder}: expected {paths[absent[0]].name} and its like for each of {len(paths)} registered "
-            f"subjects, {len(absent)} have none; register with exports that hold {exports}"
-        )
-    return paths
-
-
-def _read_mask(path: Path) -> tuple[BoolArray, Grid]:
-    volume = read_labels(path)
-    array, grid = canonical(volume.array, volume.grid)
-    if not (array > 0).any():
-        raise MonaiFairError(f"{path}: expected a mask with voxels above 0, got none")
-    return np.ascontiguousarray(array > 0), grid
+def _size(name: str, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the rows, and apart from them the log of the relative size of each brain, if they tell it: one column."""
+    if name == "log_jacobian":
+        return values, values.mean(axis=1, keepdims=True)
+    if name == "regional_volumes":
+        return values[:, :-1], values[:, -1:]
+    return values, np.empty((len(values), 0))

@@ -8,6 +8,8 @@ def discovery_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """Say in plain lines what was found and how sure that is, from the content of ``discovery.json``."""
     failed = f"; {len(record['failed'])} of the manifest are not registered" if record["failed"] else ""
     yield f"{record['n']} subjects, {record['n_fitted']} of them fitted{failed}"
+    if record.get("nuisances"):
+        yield f"taken out before looking: {', '.join(own['name'] for own in record['nuisances'])}"
     tried = record["candidates"]
     for one in tried:
         sizes = "+".join(map(str, one["sizes"]))

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 
 from monai_fair.data.predictions import SPLITS
-from monai_fair.geometry import Axes, Grid
+from monai_fair.geometry import Axes
 from monai_fair.subgroups.associations import attribute_associations, label_association
 from monai_fair.subgroups.discovery import Discovery
-from monai_fair.subgroups.discovery_inputs import Cohort
+from monai_fair.subgroups.discovery_inputs import CohortRows
+from monai_fair.subgroups.nuisances import are_numbers
+from monai_fair.subgroups.registered_rows import Cohort
 
 _TYPICAL = 5  # subjects named for a subgroup
 _MOST_LEVELS = 50  # of a categorical attribute, as in an audit
-_FEW_NUMBERS = 10  # up to so many different numbers are codes of categories
 
 
 def membership_table(cohort: Cohort, found: Discovery) -> pd.DataFrame:
@@ -60,12 +61,17 @@ def finding(cohort: Cohort, found: Discovery, alpha: float) -> dict[str, Any]:
     }
 
 
-def place_record(found: Discovery, grid: Grid | None) -> dict[str, Any] | None:
-    """Return where the subgroups differ, as the voxel of the template and in mm (RAS)."""
-    if found.place is None or grid is None:
+def place_record(found: Discovery, rows: CohortRows) -> dict[str, Any] | None:
+    """Return where the subgroups differ, as the voxel of the template and in mm (RAS), and the region of volumes."""
+    if found.place is None or found.chosen is None or rows.grid is None:
         return None
-    voxel = np.rint(grid.points(found.place, Axes.RAS, Axes.VOXEL)).astype(int)
-    return {"voxel": voxel.tolist(), "world_mm": found.place.tolist(), "radius_mm": found.radius}
+    voxel = np.rint(rows.grid.points(found.place, Axes.RAS, Axes.VOXEL)).astype(int)
+    place = {"voxel": voxel.tolist(), "world_mm": found.place.tolist(), "radius_mm": found.radius}
+    kind = found.candidates[found.chosen].representation
+    if kind != "regional_volumes":
+        return place
+    nearest = np.linalg.norm(rows.positions[kind] - found.place, axis=1).argmin()
+    return place | {"region": rows.region_names[nearest]}
 
 
 def associations(cohort: Cohort, found: Discovery, attributes: Sequence[str] | None, seed: int) -> dict[str, Any]:
@@ -98,8 +104,7 @@ def _kinds(table: pd.DataFrame, attributes: Sequence[str]) -> tuple[list[str], l
     numeric, crowded = [], []
     for name in attributes:
         values = table.loc[table[name] != "", name]
-        numbers = pd.to_numeric(values, errors="coerce")
-        if numbers.nunique() > _FEW_NUMBERS and bool(np.isfinite(numbers).all()):
+        if are_numbers(values):
             numeric.append(name)
         elif values.nunique() > _MOST_LEVELS:
             crowded.append(name)

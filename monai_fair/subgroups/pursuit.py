@@ -156,9 +156,9 @@ def _descend(
         points = white @ ways
         squares = np.square(points)
         fourth = np.where(absent, np.inf, np.square(squares).sum(axis=1) / count - 3)
-        place, way = np.unravel_index(int(fourth.argmin()), fourth.shape)
+        place, way = divmod(int(fourth.argmin()), fourth.shape[1])
         if fourth[place, way] < lowest:
-            lowest, which, found = float(fourth[place, way]), int(place), ways[place, :, way]
+            lowest, which, found = float(fourth[place, way]), place, ways[place, :, way]
         following = _unit(3 * ways - white.transpose(0, 2, 1) @ (squares * points) / count)
         settled = np.abs((following * ways).sum(axis=1)) > 1 - _SETTLED
         if (settled | absent).all():

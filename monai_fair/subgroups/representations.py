@@ -1,30 +1,20 @@
-"""What a subject looks like as a row of numbers: local volume changes, displacements, codes, intensities, embeddings.
-
-Maps on the template's grid become means over small blocks inside the brain mask, so that a row has a few thousand
-numbers instead of a million, and neighbouring voxels, which are nearly the same number, do not count for many.
-"""
+"""What a subject looks like as a row of numbers, and such rows that another stage or model has written."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LinearRegression
 
-from monai_fair.data import read_displacement, read_map, read_volume
+from monai_fair.data import sha256
 from monai_fair.data.artifacts import read_tensors
 from monai_fair.data.tables import read_table
-from monai_fair.errors import ArtifactError, GeometryError, MonaiFairError, raise_problems
-from monai_fair.geometry import Axes, Grid, canonical
+from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-_LEAST_SHARE = 0.5  # of a block inside the mask: below it the block belongs to the outside
-_TOLERANCE_MM = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,122 +42,37 @@ class Representation:
         if absent:
             raise MonaiFairError(
                 f"{self.kind}: expected a row for each of {len(subject_ids)} subjects, got none for {len(absent)}, "
-                f"such as '{absent[0]}'; leave them out"
+                f"such as '{absent[0]}'; give them one or leave them out"
             )
         return self.values[[place[subject] for subject in subject_ids]]
 
 
-def block_positions(mask: BoolArray, grid: Grid, *, block: int = 4) -> FloatArray:
-    """Return where the blocks are that a row has numbers of: the middle of each in mm, RAS, shape ``(blocks, 3)``.
-
-    Args:
-        mask: of the brain, shape ``(D, H, W)``.
-        grid: of the mask.
-        block: side of a block in voxels; a block that the edge of the grid cuts has the middle of what is left.
-    """
-    blocks = _Blocks(mask, block)
-    middles = [
-        (starts + np.minimum(starts + block, size) - 1) / 2
-        for starts, size in zip(blocks.starts, mask.shape, strict=True)
-    ]
-    at = np.argwhere(blocks.kept)
-    voxels = np.stack([middle[at[:, axis]] for axis, middle in enumerate(middles)], axis=1)
-    return np.asarray(grid.points(voxels, Axes.VOXEL, Axes.RAS))
-
-
-def log_jacobian_blocks(
-    paths: Mapping[str, str | Path],
-    mask: BoolArray,
-    *,
-    block: int = 4,
-    grid: Grid | None = None,
-    allow_undefined: bool = False,
-    num_workers: int = 4,
+def read_rows(
+    kind: str, paths: Mapping[str, str | Path], row: Callable[[str | Path], FloatArray], num_workers: int
 ) -> Representation:
-    """Return mean log volume change per block, from maps of a registration.
-
-    Of all that deformations offer, local volume shows a local effect best: it knows nothing of where a brain lies,
-    and hardly anything of its overall size. :func:`without_nuisances` takes that out altogether.
+    """Return a row for every subject, read side by side.
 
     Args:
-        paths: subject to its ``desc-logdetjacobian_map`` on the template's grid; NaN voxels, where the map folds, do
-            not count.
-        mask: of the brain, shape ``(D, H, W)``.
-        block: side of a block in voxels.
-        grid: of the mask, in RAS order; with it a map in another order of axes is turned, and one of another place is
-            refused. Without it the shape is all that is compared.
-        allow_undefined: give NaN for a block where a subject has no defined voxel, instead of an error.
+        kind: of the representation.
+        paths: subject to its file.
+        row: from a file to its row, shape ``(d,)``.
         num_workers: threads that read.
 
     Raises:
-        MonaiFairError: naming every subject whose map cannot be read, lies on another grid, or is undefined in a block.
+        MonaiFairError: naming every file that cannot be read or used.
     """
 
-    def row(path: str | Path) -> FloatArray:
-        volume = read_map(path)
-        return _means(_turned(volume.array, volume.grid, grid)[None], blocks, allow_undefined=allow_undefined)
+    def attempt(path: str | Path) -> FloatArray | str:
+        try:
+            return row(path)
+        except (MonaiFairError, OSError) as error:
+            return f"{path}: {error}" if str(path) not in str(error) else str(error)
 
-    blocks = _Blocks(mask, block)
-    return _read("log_jacobian", paths, row, num_workers)
-
-
-def displacement_blocks(
-    paths: Mapping[str, str | Path],
-    mask: BoolArray,
-    *,
-    block: int = 4,
-    grid: Grid | None = None,
-    num_workers: int = 4,
-) -> Representation:
-    """Return the mean displacement per block in voxels, three numbers a block; as :func:`log_jacobian_blocks`.
-
-    Args:
-        paths: subject to its ``from-T1w_to-template_xfm`` field, which lies on the template's grid.
-        mask: of the brain, shape ``(D, H, W)``.
-        block: side of a block in voxels.
-        grid: of the mask; see :func:`log_jacobian_blocks`.
-        num_workers: threads that read.
-    """
-
-    def row(path: str | Path) -> FloatArray:
-        field, place = read_displacement(path)
-        _turned(field[0], place, grid, turn=False)
-        return _means(field, blocks)
-
-    blocks = _Blocks(mask, block)
-    return _read("displacement", paths, row, num_workers)
-
-
-def intensity_blocks(
-    paths: Mapping[str, str | Path],
-    mask: BoolArray,
-    *,
-    block: int = 4,
-    grid: Grid | None = None,
-    num_workers: int = 4,
-) -> Representation:
-    """Return the mean intensity per block, each image scaled to mean 0 and standard deviation 1 inside the mask.
-
-    The rival that knows only the image: what is usually looked at when nobody registers.
-
-    Args:
-        paths: subject to its image on the template's grid.
-        mask: of the brain, shape ``(D, H, W)``.
-        block: side of a block in voxels.
-        grid: of the mask; see :func:`log_jacobian_blocks`.
-        num_workers: threads that read.
-    """
-
-    def row(path: str | Path) -> FloatArray:
-        volume = read_volume(path)
-        array = _turned(volume.array, volume.grid, grid)
-        if array.shape == mask.shape:
-            inside = array[mask]
-            array = (array - inside.mean()) / inside.std()
-        return _means(array[None], blocks)
-
-    blocks = _Blocks(mask, block)
-    return _read("intensity", paths, row, num_workers)
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        rows = list(pool.map(attempt, paths.values()))
+    raise_problems(MonaiFairError, kind, [found for found in rows if isinstance(found, str)])
+    values = np.stack([found for found in rows if not isinstance(found, str)]) if rows else np.empty((0, 0))
+    return Representation(kind, list(paths), values)
 
 
 def code_rows(path: str | Path) -> Representation:
@@ -180,14 +85,30 @@ def code_rows(path: str | Path) -> Representation:
 
 
 def embedding_rows(path: str | Path) -> Representation:
-    """Return embeddings that another model made, from a table with ``subject_id`` and columns of numbers.
+    """Return what another model made of each subject.
 
     Args:
-        path: CSV (also gzipped) or Parquet, one row per subject.
+        path: CSV (also gzipped) or Parquet with ``subject_id`` and columns of numbers, one row per subject; or
+            ``features.safetensors``, the penultimate features that inference or evaluation of a classifier writes
+            beside its ``predictions.csv``, one image per subject. A classifier has seen the labels of the rows it was
+            trained on, and its features of these rows tell them.
 
     Raises:
         ArtifactError: with every problem of the file.
     """
+    file = Path(path)
+    subjects, values, problems = _features(file) if is_features(file) else _table(file)
+    raise_problems(ArtifactError, path, problems)
+    return Representation("embeddings", subjects, values)
+
+
+def is_features(path: str | Path) -> bool:
+    """Say whether embeddings are the features of a classifier, whose subjects stand in ``predictions.csv`` beside."""
+    return Path(path).suffix == ".safetensors"
+
+
+def _table(path: Path) -> tuple[list[str], FloatArray, list[str]]:
+    """Return subjects, numbers and problems of a table."""
     table = read_table(path, ArtifactError)
     problems = []
     if "subject_id" not in table:
@@ -207,91 +128,28 @@ def embedding_rows(path: str | Path) -> Representation:
             continue
         if not np.isfinite(values[:, place]).all():
             problems.append(f"column '{name}': expected finite numbers, got others; leave the rows or the column out")
-    raise_problems(ArtifactError, path, problems)
-    return Representation("embeddings", table["subject_id"].tolist(), values)
+    return table["subject_id"].tolist() if "subject_id" in table else [], values, problems
 
 
-def without_nuisances(values: FloatArray, nuisances: FloatArray, fitted_on: BoolArray) -> FloatArray:
-    """Return rows less what a linear regression on nuisances explains, such as head size, site or age.
-
-    Args:
-        values: shape ``(n, d)``.
-        nuisances: shape ``(n, m)``; the mean log Jacobian is the log of relative head size.
-        fitted_on: rows that the regression sees, shape ``(n,)``: of training and validation, never of the test part.
-
-    Returns:
-        Residuals with the mean of the fitted rows put back, shape ``(n, d)``.
-
-    Raises:
-        MonaiFairError: if rows are missing, or no more rows than nuisances are fitted on.
-    """
-    if nuisances.ndim != 2 or not len(values) == len(nuisances) == len(fitted_on):
-        raise MonaiFairError(
-            f"nuisances: expected a table of {len(values)} rows, got shapes {nuisances.shape} and {fitted_on.shape}"
+def _features(path: Path) -> tuple[list[str], FloatArray, list[str]]:
+    """Return subjects, penultimate features and problems; rows are those of the predictions beside."""
+    tensors, metadata = read_tensors(path)
+    if "features" not in tensors:
+        found = ", ".join(sorted(tensors)) or "none"
+        return [], np.empty((0, 0)), [f"expected a tensor 'features', found {found}; give that of a classifier"]
+    beside = path.with_name("predictions.csv")
+    predictions = read_table(beside, ArtifactError)
+    if metadata.get("predictions_sha256") != sha256(beside) or "subject_id" not in predictions:
+        return [], np.empty((0, 0)), [f"expected features of {beside}, got those of others; predict again"]
+    values, subjects = tensors["features"].astype(np.float64), predictions["subject_id"]
+    problems = []
+    if values.ndim != 2 or len(values) != len(subjects):
+        problems.append(f"expected features of shape ({len(subjects)}, D), a row per prediction, got {values.shape}")
+    elif not np.isfinite(values).all():
+        problems.append(
+            f"expected finite features, got {int((~np.isfinite(values)).any(axis=1).sum())} rows with others"
         )
-    if fitted_on.sum() <= nuisances.shape[1] + 1:
-        raise MonaiFairError(
-            f"nuisances: expected more than {nuisances.shape[1] + 1} rows to fit on, got {int(fitted_on.sum())}"
-        )
-    found = LinearRegression().fit(nuisances[fitted_on], values[fitted_on])
-    return np.asarray(values - found.predict(nuisances) + values[fitted_on].mean(axis=0))
-
-
-class _Blocks:
-    """The blocks that lie inside a mask, and the sum over them as one product along each axis."""
-
-    def __init__(self, mask: BoolArray, side: int) -> None:
-        self.mask = mask
-        self.starts = [np.arange(0, size, side) for size in mask.shape]
-        self.inside = self.sums(mask.astype(np.float64))
-        self.kept = self.inside >= _LEAST_SHARE * side**3
-        if not self.kept.any():
-            raise MonaiFairError(f"mask: expected a block of side {side} half inside it, got none; take smaller blocks")
-
-    def sums(self, values: npt.NDArray[Any]) -> FloatArray:
-        """Sum ``(..., D, H, W)`` over blocks."""
-        for axis, starts in zip((-3, -2, -1), self.starts, strict=True):
-            values = np.add.reduceat(values, starts, axis=axis)
-        return values.astype(np.float64)
-
-
-def _turned(array: npt.NDArray[Any], own: Grid, wanted: Grid | None, *, turn: bool = True) -> npt.NDArray[Any]:
-    """Return the array with axes as ``wanted`` has them, or say how far away it lies."""
-    if wanted is None:
-        return array
-    turned, grid = canonical(array, own) if turn else (array, own)
-    if not grid.matches(wanted, tolerance_mm=_TOLERANCE_MM):
-        apart = f", {grid.distance_mm(wanted):.3g} mm away" if grid.shape == wanted.shape else ""
-        raise GeometryError(
-            f"expected the template's grid of {wanted.shape} voxels, got {grid.shape} voxels{apart}; "
-            "give the template of the registration"
-        )
-    return turned
-
-
-def _means(values: npt.NDArray[Any], blocks: _Blocks, *, allow_undefined: bool = False) -> FloatArray:
-    """Return block means of the defined voxels inside the mask, component by component, shape ``(C * blocks,)``."""
-    if values.shape[1:] != blocks.mask.shape:
-        raise MonaiFairError(f"expected the mask's shape {blocks.mask.shape}, got {values.shape[1:]}")
-    counted = blocks.mask & np.isfinite(values).all(axis=0)
-    count = blocks.sums(counted.astype(np.float64))[blocks.kept]
-    if not count.all() and not allow_undefined:
-        raise MonaiFairError(f"expected defined voxels in every block, got {int((count == 0).sum())} blocks without")
-    count[count == 0] = np.nan
-    return np.concatenate([blocks.sums(np.where(counted, part, 0.0))[blocks.kept] / count for part in values])
-
-
-def _read(
-    kind: str, paths: Mapping[str, str | Path], row: Callable[[str | Path], FloatArray], num_workers: int
-) -> Representation:
-    def attempt(path: str | Path) -> FloatArray | str:
-        try:
-            return row(path)
-        except (MonaiFairError, OSError) as error:
-            return f"{path}: {error}" if str(path) not in str(error) else str(error)
-
-    with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        rows = list(pool.map(attempt, paths.values()))
-    raise_problems(MonaiFairError, kind, [found for found in rows if isinstance(found, str)])
-    values = np.stack([found for found in rows if not isinstance(found, str)]) if rows else np.empty((0, 0))
-    return Representation(kind, list(paths), values)
+    if subjects.duplicated().any():
+        first = subjects[subjects.duplicated()].iloc[0]
+        problems.append(f"expected one image per subject, got several of '{first}'; predict one of each")
+    return subjects.tolist(), values, problems

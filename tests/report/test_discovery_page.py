@@ -267,6 +267,58 @@ def test_nothing_claimed_says_so_and_what_was_tried(tmp_path: Path) -> None:
     assert "img-src" not in page
 
 
+def test_what_was_taken_out_is_said(tmp_path: Path) -> None:
+    nuisances = [
+        {"name": HOSTILE, "kind": "categorical", "categories": ["A", "B", "C"]},
+        {"name": "age", "kind": "numeric", "categories": []},
+    ]
+    settings = {"keep_scale": False, "representations": ["codes", "log_jacobian"]}
+    folder = write_folder(tmp_path, nuisances=nuisances, settings=settings)
+    page = write_discovery_page(folder).read_text(encoding="utf-8")
+    assert (
+        "Taken out before looking: the overall size of the brain (of volumes), &lt;script&gt;alert(1)&lt;/script&gt; "
+        "(3 categories) and age (as a number)."
+    ) in page
+    assert "The label and recorded attributes were not used, but for what was taken out before." in page
+    assert (
+        "The attributes were looked at after the subgroups were found, but for &lt;script&gt;alert(1)&lt;/script&gt;, "
+        "age, taken out before."
+    ) in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"keep_scale": True, "representations": ["log_jacobian"]}, ""),
+        ({"keep_scale": False, "representations": ["codes"]}, ""),
+        (
+            {"keep_scale": False, "representations": ["regional_volumes"]},
+            "Taken out before looking: the overall size of the brain (of volumes).",
+        ),
+    ],
+)
+def test_nothing_taken_out_is_no_sentence(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    assert discovery_view(write_folder(tmp_path, settings=settings))["taken_out"] == said
+
+
+def test_features_and_regions_are_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    record = read_json(folder / "discovery.json", "discovery")
+    record["candidates"][0]["representation"] = "embeddings"
+    write_json(folder / "discovery.json", "discovery", record)
+    assert discovery_view(folder)["said"][1] == (
+        "They were found in features of the images that were given in a file. The label and recorded attributes were "
+        "not used; the model that made the features may have used them."
+    )
+    record["candidates"][0]["representation"] = "regional_volumes"
+    record["place"]["region"] = "Left Hippocampus"
+    write_json(folder / "discovery.json", "discovery", record)
+    assert discovery_view(folder)["said"][1] == (
+        "They were found in the volumes of regions of the brain, against those of the template, around the region Left "
+        "Hippocampus. The label and recorded attributes were not used."
+    )
+
+
 def test_more_than_two_subgroups_have_a_picture_and_a_row_each(tmp_path: Path) -> None:
     anatomy = write_root(tmp_path / "root")
     table = rows_of(SIZES, POSITIVES)

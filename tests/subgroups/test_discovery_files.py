@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import fisher_exact
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
+from monai_fair.__main__ import discover
 from monai_fair.data import read_map, sha256, write_volume
 from monai_fair.data.artifacts import read_json
 from monai_fair.errors import ArtifactError, ManifestError, MonaiFairError, RegistrationError
@@ -22,6 +23,7 @@ from monai_fair.subgroups.discovery_lines import discovery_lines
 Cohort = Any  # of conftest, which tests cannot import
 Make = Callable[..., Cohort]
 FAILED = "sub-077"
+SHAPE = (10, 12, 10)
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +208,74 @@ def test_a_block_that_folds_in_one_subject_is_filled_and_said(own_cohort: Make, 
     )
 
 
+def test_two_kinds_that_are_two_sites_are_gone_with_the_site(
+    found: Path, registered_cohort: Cohort, tmp_path: Path
+) -> None:
+    """The kind of a brain stands in ``sex``; the same cohort with that column called a site."""
+    registered_cohort.table.rename(columns={"sex": "site"}).to_csv(tmp_path / "manifest.csv", index=False)
+    options = registered_cohort.options(tmp_path / "out") | {"manifest": tmp_path / "manifest.csv"}
+    discover_files(**options, nuisances=["site", "age"])
+    record = record_of(tmp_path / "out")
+    assert record_of(found)["claimed"]
+    assert not record["claimed"]
+    assert record["settings"]["nuisances"] == ["site", "age"]
+    assert record["nuisances"] == [
+        {"name": "site", "kind": "categorical", "categories": ["female", "male"]},
+        {"name": "age", "kind": "numeric", "categories": []},
+    ]
+    assert record_of(found)["nuisances"] == []
+    assert record_of(found)["settings"]["nuisances"] is None
+
+
+def test_a_kind_beside_sites_is_found_when_the_site_is_taken_out(own_cohort: Make, tmp_path: Path) -> None:
+    cohort = own_cohort()
+    site = np.random.default_rng(1).integers(2, size=len(cohort.table))
+    options = change(cohort, lambda table: table.assign(site=np.array(["A", "B"])[site]))
+    for row, subject in enumerate(cohort.table["subject_id"]):
+        path = cohort.registered / subject / f"{subject}_desc-logdetjacobian_map.nii.gz"
+        values = cohort.maps[subject].copy()
+        values[1:4, 2:10, 6:9] += 2 * site[row]  # far from the place of the kind, and larger
+        write_volume(path, values, read_map(path).grid)
+    truth = registered_rows(cohort).merge(cohort.table[["subject_id"]].assign(site=site), on="subject_id")
+    for nuisances, of, not_of in ((None, "site", "member"), (["site"], "member", "site")):
+        folder = tmp_path / of
+        discover_files(**options | {"out": folder}, nuisances=nuisances, methods=("local",))
+        subgroup = pd.read_csv(folder / "subgroups.csv")["subgroup"]
+        assert record_of(folder)["claimed"]
+        assert adjusted_rand_score(truth[of], subgroup) > 0.8
+        assert adjusted_rand_score(truth[not_of], subgroup) < 0.1
+
+
+def write_regions(folder: Path) -> Path:
+    """Eight parts of a brain, and a region around the place of the kind, which is named."""
+    labels = 1 + np.array([4, 2, 1]) @ (np.indices(SHAPE).reshape(3, -1) >= np.array([[5], [6], [5]]))
+    labels = labels.reshape(SHAPE)
+    labels[6:9, 5:8, 3:6] = 40  # around the place of the kind
+    labels[0] = 0
+    (folder / "parts_dseg.tsv").write_text("index\tname\n40\tHippocampus\n")
+    return write_volume(folder / "parts_dseg.nii.gz", labels.astype(np.int32), Grid.isotropic(SHAPE, 8.0))
+
+
+def test_volumes_of_regions_show_the_region_that_differs(registered_cohort: Cohort, tmp_path: Path) -> None:
+    regions, out = write_regions(tmp_path), tmp_path / "out"
+    options = {"representations": ("regional_volumes",), "methods": ("local",), "regions": regions}
+    discover_files(**registered_cohort.options(out), **options)
+    record, table = record_of(out), pd.read_csv(out / "subgroups.csv")
+    assert record["claimed"]
+    assert record["place"]["region"] == "Hippocampus"
+    assert record["place"]["voxel"] == [7, 6, 4]
+    test = table["split"] == "test"
+    assert adjusted_rand_score(registered_rows(registered_cohort)["member"][test], table["subgroup"][test]) > 0.8
+    assert {"parts_dseg.nii.gz", "parts_dseg.tsv"} < set(record["inputs"])
+    other = write_volume(tmp_path / "other.nii.gz", np.ones(SHAPE, np.int32), Grid.isotropic(SHAPE, 9.0))
+    with pytest.raises(MonaiFairError) as caught:
+        discover_files(**registered_cohort.options(tmp_path / "no"), **options | {"regions": other})
+    assert str(caught.value) == (
+        f"{other}: expected the grid of {registered_cohort.root / 'template_desc-brain_mask.nii.gz'}, (10, 12, 10) "
+        "voxels, got another of (10, 12, 10) voxels; give regions of the template of the registration"
+    )
+
+
 def change(cohort: Cohort, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> dict[str, Path]:
     edit(cohort.table).to_csv(cohort.manifest, index=False)
     return dict(cohort.options(cohort.root / "out"))
@@ -259,14 +329,32 @@ def test_labels_of_one_class_or_none_leave_the_rest(own_cohort: Make) -> None:
             "{manifest}: attributes: expected recorded ones (sex, age, code), got 'race'; correct the name",
         ),
         (
-            lambda table: table,
-            {"fit_splits": ("train", "test"), "representations": ("volume",), "block_mm": 0.0},
+            lambda table: table.assign(sex=table["sex"].where(table.index != 4, "")),
+            {"attributes": ("race",), "nuisances": ("label", "sex")},
             MonaiFairError,
-            "discover: 3 problems\n"
-            "  1. representations: expected names of log_jacobian, displacement, codes, intensity, embeddings, each "
-            "once, got 'volume'\n"
+            "{manifest}: 3 problems\n"
+            "  1. attributes: expected recorded ones (sex, age, code), got 'race'; correct the name\n"
+            "  2. nuisances: expected recorded ones (sex, age, code), got 'label'; correct the name\n"
+            "  3. nuisance 'sex': expected a value for every registered subject, 1 have none: sub-004; fill them, or "
+            "leave these subjects or the nuisance out",
+        ),
+        (
+            lambda table: table,
+            {
+                "fit_splits": ("train", "test"),
+                "representations": ("volume",),
+                "regions": "x.nii.gz",
+                "nuisances": ("sex", "sex"),
+                "block_mm": 0.0,
+            },
+            MonaiFairError,
+            "discover: 5 problems\n"
+            "  1. representations: expected names of log_jacobian, regional_volumes, displacement, codes, intensity, "
+            "embeddings, each once, got 'volume'\n"
             "  2. fit_splits: expected names of train, val, each once, got 'train,test'\n"
-            "  3. block_mm: expected a number above 0, got 0.0",
+            "  3. regions: expected a file with, and only with, the representation 'regional_volumes'\n"
+            "  4. nuisances: expected each once, got 'sex,sex'\n"
+            "  5. block_mm: expected a number above 0, got 0.0",
         ),
         (
             lambda table: table,
@@ -346,6 +434,21 @@ def test_the_verbs_from_a_registration_to_weights(registered_cohort: Cohort, tmp
     product = np.outer(weighted.sum(axis=1), weighted.sum(axis=0)) / weighted.to_numpy().sum()
     np.testing.assert_allclose(weighted, product)
     assert (table.loc[table["split"] != "train", "weight"] == 1).all()
+
+
+def test_the_verb_adds_what_a_file_is_given_for(
+    registered_cohort: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {name: str(path) for name, path in registered_cohort.options(tmp_path / "out").items()}
+    regions = write_regions(tmp_path)
+    page = discover(**paths, methods="local", regions=str(regions), nuisances=("age", "sex"))
+    settings = record_of(tmp_path / "out")["settings"]
+    assert settings["representations"] == ["log_jacobian", "regional_volumes"]
+    assert settings["nuisances"] == ["age", "sex"]
+    assert "the overall size of the brain (of volumes), age (as a number) and sex (2 categories)." in Path(
+        page
+    ).read_text(encoding="utf-8")
+    assert "no subgroup claimed" in capsys.readouterr().out
 
 
 def test_the_verb_says_when_nothing_is_claimed(own_cohort: Make, tmp_path: Path) -> None:

@@ -1,0 +1,149 @@
+"""What is recorded and taken out before looking, such as site or age: its columns of numbers, and rows without it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.linear_model import LinearRegression
+from sklearn.preprocessing import OneHotEncoder
+
+from monai_fair.errors import MonaiFairError, raise_problems
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+_FEW_NUMBERS = 10  # up to so many different numbers are codes of categories
+_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Nuisances:
+    """Recorded columns as numbers.
+
+    Attributes:
+        names: of the columns.
+        categories: of each column, sorted; empty for one of numbers.
+        values: shape ``(n, m)``: one column of numbers; of K categories K - 1 columns of 0 and 1, all 0 for the first.
+    """
+
+    names: tuple[str, ...]
+    categories: tuple[tuple[str, ...], ...]
+    values: FloatArray
+
+    def record(self) -> list[dict[str, object]]:
+        """Return name, kind and categories of each, as a discovery writes them."""
+        return [
+            {"name": name, "kind": "categorical" if levels else "numeric", "categories": list(levels)}
+            for name, levels in zip(self.names, self.categories, strict=True)
+        ]
+
+
+def are_numbers(values: pd.Series) -> bool:
+    """Say whether a column of text holds numbers: finite ones, and more than 10 different; fewer are categories.
+
+    Args:
+        values: text, without missing values.
+    """
+    numbers = pd.to_numeric(values, errors="coerce")
+    return bool(numbers.nunique() > _FEW_NUMBERS and np.isfinite(numbers).all())
+
+
+def nuisance_problems(table: pd.DataFrame, names: Sequence[str], fitted: BoolArray) -> list[str]:
+    """Say why columns cannot be taken out.
+
+    Args:
+        table: ``subject_id`` and the columns, as text.
+        names: of the columns.
+        fitted: rows the fit sees, shape ``(n,)``: they say what is a number and which categories there are.
+    """
+    problems = []
+    for name in names:
+        column, known = table[name], table[name] != ""
+        seen = column[fitted & known]
+        if not known.all():
+            problems.append(
+                f"nuisance '{name}': expected a value for every registered subject, {int((~known).sum())} have none: "
+                f"{_shown(table['subject_id'][~known])}; fill them, or leave these subjects or the nuisance out"
+            )
+        if seen.nunique() == 1:
+            problems.append(
+                f"nuisance '{name}': expected different values among the fitted subjects, got '{seen.iloc[0]}' only; "
+                "leave it out"
+            )
+            continue
+        if are_numbers(seen):
+            expected = "numbers, as in the fitted subjects"
+            bad = known & ~np.isfinite(pd.to_numeric(column, errors="coerce"))
+        else:
+            expected = f"only values that fitted subjects have ({_shown(sorted(set(seen)))})"
+            bad = known & ~column.isin(set(seen))
+        if bad.any():
+            others = table["subject_id"][bad] + " '" + column[bad] + "'"
+            problems.append(
+                f"nuisance '{name}': expected {expected}, {int(bad.sum())} of the others have another: "
+                f"{_shown(others)}; its effect cannot be estimated, so leave these subjects or the nuisance out"
+            )
+    return problems
+
+
+def read_nuisances(table: pd.DataFrame, names: Sequence[str], fitted: BoolArray) -> Nuisances:
+    """Return recorded columns as numbers.
+
+    A column with more than 10 different numbers among the fitted rows is one of numbers, every other one is of
+    categories; more than 10 sites coded as numbers need a letter.
+
+    Args:
+        table: ``subject_id`` and the columns, as text.
+        names: of the columns.
+        fitted: rows the fit sees, shape ``(n,)``.
+
+    Raises:
+        MonaiFairError: if a value is missing, a category is not among the fitted rows, or all of them have one value;
+            with every problem.
+    """
+    raise_problems(MonaiFairError, "nuisances", nuisance_problems(table, names, fitted))
+    columns: list[FloatArray] = [np.empty((len(table), 0))]
+    categories: list[tuple[str, ...]] = []
+    for name in names:
+        if are_numbers(table[name][fitted]):
+            columns.append(pd.to_numeric(table[name]).to_numpy(np.float64)[:, None])
+            categories.append(())
+            continue
+        texts = table[name].to_numpy(dtype=object)[:, None]
+        encoder = OneHotEncoder(drop="first", sparse_output=False).fit(texts[fitted])
+        columns.append(encoder.transform(texts))
+        categories.append(tuple(encoder.categories_[0]))
+    return Nuisances(tuple(names), tuple(categories), np.hstack(columns))
+
+
+def without_nuisances(values: FloatArray, nuisances: FloatArray, fitted_on: BoolArray) -> FloatArray:
+    """Return rows less what a linear regression on nuisances explains, such as head size, site or age.
+
+    Args:
+        values: shape ``(n, d)``.
+        nuisances: shape ``(n, m)``; the mean log Jacobian is the log of relative head size.
+        fitted_on: rows that the regression sees, shape ``(n,)``: of training and validation, never of the test part.
+
+    Returns:
+        Residuals with the mean of the fitted rows put back, shape ``(n, d)``.
+
+    Raises:
+        MonaiFairError: if rows are missing, numbers are not finite, or no more rows than nuisances are fitted on.
+    """
+    if nuisances.ndim != 2 or not len(values) == len(nuisances) == len(fitted_on):
+        raise MonaiFairError(
+            f"nuisances: expected a table of {len(values)} rows, got shapes {nuisances.shape} and {fitted_on.shape}"
+        )
+    if not (np.isfinite(values).all() and np.isfinite(nuisances).all()):
+        raise MonaiFairError("nuisances: expected finite numbers in rows and nuisances, got others; leave them out")
+    if fitted_on.sum() <= nuisances.shape[1] + 1:
+        raise MonaiFairError(
+            f"nuisances: expected more than {nuisances.shape[1] + 1} rows to fit on, got {int(fitted_on.sum())}"
+        )
+    found = LinearRegression().fit(nuisances[fitted_on], values[fitted_on])
+    return np.asarray(values - found.predict(nuisances) + values[fitted_on].mean(axis=0))
+
+
+def _shown(names: Sequence[str] | pd.Series) -> str:
+    return ", ".join(list(names)[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
