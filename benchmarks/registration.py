@@ -1,6 +1,8 @@
 """Registration of unseen subjects: ours beside ANTs, elastix, demons and a network per pair, against a known truth.
 
-    python -m monai_fair simulate brain --out COHORT --n 96 --val_share 0    (64 to fit, 32 unseen)
+    python -m monai_fair simulate brain --out COHORT --n 96 --train_share 0.6666666666666666 --val_share 0
+        --deformation_mm 1.55 --detail_mm 0.45 --disease_effect 0.25 --group_effect 0.25 --group_spread 1
+        --correlation 0.5    (64 to fit, 32 unseen)
     python benchmarks/registration.py --cohort COHORT --out WORK [--subjects 16] [--threads 4]
         [--methods demons,siren] [--peers_python ENVIRONMENT/bin/python] [--against WORK_MATCHED]
         [--table benchmarks/results/registration-NAME.md]

@@ -35,17 +35,29 @@ from monai_fair.engines import (
     template_match,
 )
 from monai_fair.networks import LatticeINR
-from monai_fair.simulation import simulate_brain
+from monai_fair.simulation import BrainCohort, simulate_brain
 
 SHAPES = {4.0: (40, 48, 40), 2.0: (80, 96, 80), 1.5: (107, 128, 107), 1.0: (160, 192, 160)}
 FIT = [[1.0, 4, 1]]
 CODES, RESIDUAL = [[2.0, 4, 3], [1.0, 4, 2], [0.5, 2, 2]], [[0.3, 1, 3]]
 IMAGES = 64
+COHORT = BrainCohort(
+    correlation=0.5,
+    deformation_mm=1.55,
+    detail_mm=0.45,
+    disease_effect=0.25,
+    group_effect=0.25,
+    group_spread=1.0,
+    train_share=0.6,
+    val_share=0.15,
+)
 
 
 def cohort(work: Path, spacing: float, images: int) -> Path:
     """Simulate the images of one resolution, once."""
-    return simulate_brain(work / f"cohort_{spacing:g}mm", n=images, seed=0, shape=SHAPES[spacing], spacing_mm=spacing)
+    return simulate_brain(
+        work / f"cohort_{spacing:g}mm", n=images, seed=0, shape=SHAPES[spacing], spacing_mm=spacing, cohort=COHORT
+    )
 
 
 def rows(folder: Path, size: int) -> list[dict[str, str]]:

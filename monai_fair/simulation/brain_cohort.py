@@ -43,6 +43,9 @@ class BrainCohort:
     volume at its centre by ``-e s``: where both are positive the place shrinks. Intensity knows neither the sex nor
     the diagnosis.
 
+    The defaults are calibrated on 240 training subjects of 3 mm: a classifier of the images takes the sex for the
+    diagnosis, and one that sees all four cells alike mostly does not.
+
     Attributes:
         prevalence: share of patients, in [0.05, 0.95]; in test the share in both sexes.
         male_share: share of men in every split, in [0.05, 0.95].
@@ -75,24 +78,24 @@ class BrainCohort:
 
     prevalence: float = 0.5
     male_share: float = 0.5
-    correlation: float = 0.5
+    correlation: float = 0.7
     age_gap: float = 0.0
     scale_sd: float = 0.02
-    deformation_mm: float = 1.55
+    deformation_mm: float = 1.0
     smoothness_mm: float = 20.0
-    detail_mm: float = 0.45
+    detail_mm: float = 0.3
     detail_smoothness_mm: float = 10.0
-    disease_effect: float = 0.25
-    group_effect: float = 0.25
-    group_spread: float = 1.0
+    disease_effect: float = 0.8
+    group_effect: float = 0.5
+    group_spread: float = 0.25
     distractors: int = 0
     distractor_effect: float = 0.25
     noise: float = 0.03
     bias_field: float = 0.05
     contrast: str = "same"
     scramble_axes: bool = False
-    train_share: float = 0.6
-    val_share: float = 0.15
+    train_share: float = 0.65
+    val_share: float = 0.1
 
     def __post_init__(self) -> None:
         raise_problems(MonaiFairError, "BrainCohort", brain_cohort_problems(dataclasses.asdict(self)))

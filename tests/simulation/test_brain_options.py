@@ -21,7 +21,7 @@ def test_options_are_the_parameters_with_their_defaults() -> None:
 def test_options_reach_the_cohort(tmp_path: Path, hashes: Callable[[Path], dict[str, str]]) -> None:
     changed = {
         "prevalence": 0.4, "male_share": 0.55, "correlation": 0.1, "age_gap": 4, "scale_sd": 0.01,
-        "deformation_mm": 1, "smoothness_mm": 24, "detail_mm": 0.3, "detail_smoothness_mm": 12,
+        "deformation_mm": 0.8, "smoothness_mm": 24, "detail_mm": 0.2, "detail_smoothness_mm": 12,
         "disease_effect": -0.1, "group_effect": 0.3, "group_spread": 0.5, "distractors": 2,
         "distractor_effect": 0.1, "noise": 0.01, "bias_field": 0.2, "contrast": "gamma", "scramble_axes": True,
         "train_share": 0.5, "val_share": 0.25,
