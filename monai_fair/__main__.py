@@ -134,6 +134,7 @@ def prepare(
     spacing: float = 2.0,
     shape: str | Sequence[int] = (80, 96, 80),
     masks: str = "",
+    affines: str = "",
     skull_stripped: bool = False,
     orientation: str = "",
     n4: bool = True,
@@ -155,6 +156,8 @@ def prepare(
         spacing: millimetres between the voxels of the output.
         shape: voxels along right, anterior, superior, such as 80,96,80.
         masks: brain masks of the scans under root, such as masks/{subject_id}.nii.gz.
+        affines: affine maps of other software under root, ITK transforms from the template to the scan (what ANTs
+            writes with the template as fixed image), such as ants/{subject_id}_0GenericAffine.mat.
         skull_stripped: the scans are brains on a background of exactly 0.
         orientation: of files that do not say it, such as ASL for the Analyze files of OASIS-1.
         n4: correct the scanner's shading.
@@ -173,6 +176,7 @@ def prepare(
         template=template,
         template_mask=template_mask,
         masks=masks,
+        affines=affines,
         skull_stripped=skull_stripped,
         orientation=orientation,
         n4=n4,

@@ -113,7 +113,8 @@ def run_bundles(runs: Sequence[BundleRun], *, source: str, jobs: int = 1, show_p
 
 def _run_all(runs: Sequence[BundleRun], total: int, jobs: int, *, show_progress: bool) -> dict[BundleRun, str]:
     jobs = min(jobs, len(runs))
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    # as many as this process has, which OMP_NUM_THREADS may have lowered
+    threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
     failures = {}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 
 from monai_fair.errors import RegistrationError
-from monai_fair.preparation.conversion import Matrix, ras_matrix, resample
+from monai_fair.preparation.conversion import Matrix, itk_affine, ras_matrix, resample
 
 _BINS = 32
 _NODS_DEGREES, _SIZES = (-20.0, 0.0, 20.0), (0.85, 1.0)
@@ -82,7 +82,35 @@ def register_affine(image: Any, template: Any, *, template_mask: Any, image_mask
             "affine registration: expected a scan that overlaps the template, got none from any start; "
             "check the scan's field of view and mask"
         )
-    return _checked(best)
+    return _checked(best, "affine registration", "check the scan, or give a brain mask (--masks)")
+
+
+def measure_affine(matrix: Matrix, image: Any, template: Any, *, template_mask: Any) -> AffineFit:
+    """Return an affine map that is known already, with the mutual information that it reaches.
+
+    Args:
+        matrix: ``(4, 4)``, template to scan, RAS millimetres.
+        image: SimpleITK image of the scan, float32.
+        template: SimpleITK image, float32.
+        template_mask: where the two are compared.
+
+    Raises:
+        RegistrationError: if the scan lies elsewhere, or the map is mirrored or outside the limits of
+            :func:`register_affine`.
+    """
+    spacing = _LEVELS[-1][0]
+    method = _method(_coarse(template_mask, spacing, nearest=True))
+    method.SetInitialTransform(itk_affine(matrix))
+    try:
+        cost = method.MetricEvaluate(_coarse(template, spacing), _coarse(image, spacing))
+    except RuntimeError as error:
+        if not _is_apart(error):
+            raise
+        raise RegistrationError(
+            "affine map: expected one that brings the template onto the scan, got one that leads outside of it; give "
+            "maps from points of the template to points of the scan"
+        ) from error
+    return _checked(_Fit(itk_affine(matrix), cost), "affine map", "check that it leads from the template to the scan")
 
 
 def split_scale(matrix: Matrix, centre_mm: npt.ArrayLike) -> tuple[float, Matrix]:
@@ -112,13 +140,13 @@ class _Fit:
     cost: float
 
 
-def _checked(fit: _Fit) -> AffineFit:
+def _checked(fit: _Fit, source: str, advice: str) -> AffineFit:
     found = AffineFit(ras_matrix(fit.transform), -float(fit.cost))
     low, high = _VOLUME_LIMITS
     if not low <= found.determinant <= high:
         raise RegistrationError(
-            f"affine registration: expected a volume from {low:g} to {high:g} times the template's, got "
-            f"{found.determinant:.3g}; check the scan, or give a brain mask (--masks)"
+            f"{source}: expected a volume from {low:g} to {high:g} times the template's, got "
+            f"{found.determinant:.3g}; {advice}"
         )
     return found
 
@@ -157,10 +185,14 @@ def _fit(start: Any, level: tuple[Any, Any, Any]) -> _Fit | None:
     try:
         method.Execute(template, image)
     except RuntimeError as error:
-        if "outside moving image buffer" in str(error) or "not sufficiently overlap" in str(error):
+        if _is_apart(error):
             return None
         raise
     return _Fit(moved, method.GetMetricValue())
+
+
+def _is_apart(error: RuntimeError) -> bool:
+    return "outside moving image buffer" in str(error) or "not sufficiently overlap" in str(error)
 
 
 def _method(mask: Any) -> Any:

@@ -59,7 +59,7 @@ def prepare_cohort(
 
     Args:
         manifest: the scans; labels and splits may be absent.
-        root: data root that image paths and masks start from.
+        root: data root that the paths of images, masks and affine maps start from.
         out: folder to write to; missing, empty, or of the same options.
         options: what is done to every scan.
         workers: processes; by default one per core.
@@ -69,7 +69,7 @@ def prepare_cohort(
         The folder and the failures.
 
     Raises:
-        ManifestError: if the manifest or the pattern of the masks breaks its contract.
+        ManifestError: if the manifest or the pattern of the masks or affine maps breaks its contract.
         ArtifactError: if ``out`` holds anything else.
         RegistrationError: if not one scan could be prepared.
     """
@@ -151,32 +151,37 @@ def _bind(folder: Path, options: PreparationOptions) -> None:
 
 def _jobs(manifest: Manifest, root: Path, folder: Path, options: PreparationOptions) -> list[ScanJob]:
     table = manifest.table
-    problems = _pattern_problems(options.masks, table)
+    patterns = {"masks": options.masks, "affines": options.affines}
+    problems = [text for name, pattern in patterns.items() for text in _pattern_problems(name, pattern, table)]
     raise_problems(ManifestError, manifest.source, problems)
     stems, problems = _stems(table["subject_id"].tolist())
     jobs = []
     for stem, row in zip(stems, table.to_dict("records"), strict=True):
         try:
             scan = resolve_inside(root, row["image"])
-            mask = resolve_inside(root, options.masks.format_map(row)) if options.masks else None
+            mask, affine = (
+                resolve_inside(root, pattern.format_map(row)) if pattern else None for pattern in patterns.values()
+            )
         except ManifestError as error:
             problems.append(str(error))
             continue
-        jobs.append(ScanJob(row["subject_id"], scan, mask, folder / stem, row.get("sha256", ""), options))
+        digest = row.get("sha256", "")
+        jobs.append(ScanJob(row["subject_id"], scan, mask, folder / stem, digest, options, affine))
     raise_problems(ManifestError, manifest.source, problems)
     return jobs
 
 
-def _pattern_problems(masks: str, table: pd.DataFrame) -> list[str]:
+def _pattern_problems(option: str, pattern: str, table: pd.DataFrame) -> list[str]:
     try:
-        parts = list(string.Formatter().parse(masks))
+        parts = list(string.Formatter().parse(pattern))
     except ValueError as error:
-        return [f"masks: expected a path with columns in braces, got '{masks}' ({error})"]
+        return [f"{option}: expected a path with columns in braces, got '{pattern}' ({error})"]
     names = [(name, form, turn) for _, name, form, turn in parts if name is not None]
-    if masks and not names:
-        return [f"masks: expected a column in braces, such as {{subject_id}}, got '{masks}', the same for every scan"]
+    if pattern and not names:
+        same = f"got '{pattern}', the same for every scan"
+        return [f"{option}: expected a column in braces, such as {{subject_id}}, {same}"]
     return [
-        f"masks: expected a column of the manifest in braces ({', '.join(table.columns)}), got '{{{name}}}'"
+        f"{option}: expected a column of the manifest in braces ({', '.join(table.columns)}), got '{{{name}}}'"
         for name, form, turn in names
         if name not in table or form or turn
     ]

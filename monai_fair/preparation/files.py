@@ -12,7 +12,7 @@ from monai_fair.data.volumes import Volume, read_labels, write_volume
 from monai_fair.errors import ArtifactError, GeometryError
 from monai_fair.preparation.conversion import itk_affine
 from monai_fair.preparation.options import PreparationOptions, load_template
-from monai_fair.preparation.reading import read_scan
+from monai_fair.preparation.reading import read_affine, read_scan
 from monai_fair.preparation.subject import PreparedScan, prepare_scan
 
 KIND = "prepared_scan"
@@ -30,6 +30,7 @@ class ScanJob:
         stem: start of every output's path, such as ``OUT/sub-1/anat/sub-1``.
         sha256: of ``scan`` as the manifest has it; empty if it does not say.
         options: what is done.
+        affine: its affine map from other software, if there is one.
     """
 
     subject_id: str
@@ -38,6 +39,7 @@ class ScanJob:
     stem: Path
     sha256: str
     options: PreparationOptions
+    affine: Path | None = None
 
     def output(self, name: str) -> Path:
         """Return the path of ``image``, ``mask``, ``affine`` or ``sidecar``."""
@@ -61,7 +63,7 @@ def prepare_file(job: ScanJob) -> dict[str, Any]:
         The sidecar's content.
 
     Raises:
-        GeometryError: if the scan or its mask cannot be used.
+        GeometryError: if the scan, its mask or its affine map cannot be used.
         RegistrationError: if it cannot be registered.
     """
     identity = {"inputs": _inputs(job), "options_hash": fingerprint(job.options.parameters())}
@@ -72,7 +74,8 @@ def prepare_file(job: ScanJob) -> dict[str, Any]:
         job.output(name).unlink(missing_ok=True)
     scan, affine_from = read_scan(job.scan, orientation=job.options.orientation)
     template, template_mask = load_template(job.options)
-    prepared = prepare_scan(scan, template, template_mask, job.options, mask=_read_mask(job))
+    matrix = read_affine(job.affine) if job.affine else None
+    prepared = prepare_scan(scan, template, template_mask, job.options, mask=_read_mask(job), matrix=matrix)
     _write(job, prepared, template)
     content = {
         "subject_id": job.subject_id,
@@ -99,6 +102,7 @@ def _inputs(job: ScanJob) -> dict[str, str]:
         files = [job.scan.with_suffix(ending) for ending in (".hdr", ".img")]
     named = {f"scan {path.name}": path for path in files}
     named |= {f"mask {job.mask.name}": job.mask} if job.mask else {}
+    named |= {f"affine {job.affine.name}": job.affine} if job.affine else {}
     # a missing file is the reader's to describe
     hashes = {name: sha256(path) for name, path in named.items() if path.is_file()}
     found = hashes.get(f"scan {job.scan.name}", "")

@@ -35,6 +35,9 @@ class PreparationOptions:
         template_mask: its brain mask; by default its foreground.
         masks: brain masks of the scans: a path under the data root with names of the manifest's columns in braces,
             such as ``masks/{subject_id}.nii.gz``. Without it, the template's mask is laid over the scan.
+        affines: affine maps that other software found: a path as for ``masks``, of ITK transforms (``.tfm``, ``.txt``,
+            ANTs' ``0GenericAffine.mat``) from points of the template to points of the scan, which is what resampling a
+            scan onto the template takes. Without it, the maps are found by registration.
         skull_stripped: the scans hold brains alone, on a background of exactly 0.
         orientation: of files that do not say it themselves, such as ``ASL``.
         n4: correct the scanner's shading.
@@ -51,6 +54,7 @@ class PreparationOptions:
     template: str = ""
     template_mask: str = ""
     masks: str = ""
+    affines: str = ""
     skull_stripped: bool = False
     orientation: str = ""
     n4: bool = True
@@ -74,6 +78,8 @@ class PreparationOptions:
                 values[name] = f"{Path(path).name} sha256 {sha256(path)}"
         if self.template:
             del values["shape"], values["spacing_mm"]
+        if not self.affines:
+            del values["affines"]  # folders from before it was an option go on
         return values | {"method": _METHOD}
 
     def _problems(self) -> list[str]:

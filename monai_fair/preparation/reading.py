@@ -19,10 +19,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk  # noqa: N813
 
 from monai_fair.data.volumes import Volume, load_nifti, read_volume, unreadable
 from monai_fair.errors import GeometryError, raise_problems
 from monai_fair.geometry import Grid
+from monai_fair.preparation.conversion import Matrix, ras_matrix
 
 _MNI_SHAPE = (182, 218, 182)
 _MNI_AFFINE = np.array([[-1.0, 0, 0, 90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]])
@@ -65,6 +67,37 @@ def read_scan(path: str | Path, *, orientation: str = "") -> tuple[Volume, str]:
     if orientation and not _says_orientation(image := load_nifti(path)):
         return _with_orientation(path, image, orientation)
     return read_volume(path), "file"
+
+
+def read_affine(path: str | Path) -> Matrix:
+    """Read an affine map that other software wrote as an ITK transform.
+
+    Args:
+        path: ``.tfm``, ``.txt``, ``.h5`` or ``.mat``, in ITK's LPS millimetres, from points of the template to points
+            of the scan: what ``antsRegistration`` with the template as its fixed image writes.
+
+    Returns:
+        The matrix ``(4, 4)`` between RAS millimetres.
+
+    Raises:
+        GeometryError: naming the file, if it is no linear transform in three dimensions.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise GeometryError(f"{path}: expected an ITK transform, found none; check the path")
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise GeometryError(
+            f"{path}: expected an ITK transform (.tfm, .txt, .h5, or .mat as ANTs writes it), got something else; "
+            "convert it, such as FSL's with c3d_affine_tool"
+        ) from error
+    if transform.GetDimension() != 3 or not transform.IsLinear():
+        raise GeometryError(
+            f"{path}: expected a linear transform in 3 dimensions, got {transform.GetName()} in "
+            f"{transform.GetDimension()}; give the affine part alone"
+        )
+    return ras_matrix(transform)
 
 
 def oriented_affine(shape: Sequence[int], spacing_mm: npt.ArrayLike, orientation: str) -> npt.NDArray[np.float64]:

@@ -10,7 +10,7 @@ import SimpleITK as sitk  # noqa: N813
 from monai_fair.data.volumes import Volume
 from monai_fair.errors import RegistrationError
 from monai_fair.geometry import Axes, canonical
-from monai_fair.preparation.affine import AffineFit, register_affine, split_scale
+from monai_fair.preparation.affine import AffineFit, measure_affine, register_affine, split_scale
 from monai_fair.preparation.conversion import Matrix, from_itk, itk_affine, one_thread, resample, to_itk
 from monai_fair.preparation.foreground import correct_bias, foreground_mask
 from monai_fair.preparation.intensity import normalise, normalised_correlation
@@ -43,7 +43,13 @@ class PreparedScan:
 
 
 def prepare_scan(
-    scan: Volume, template: Volume, template_mask: Volume, options: PreparationOptions, *, mask: Volume | None = None
+    scan: Volume,
+    template: Volume,
+    template_mask: Volume,
+    options: PreparationOptions,
+    *,
+    mask: Volume | None = None,
+    matrix: Matrix | None = None,
 ) -> PreparedScan:
     """Bring a scan to the template's grid.
 
@@ -56,6 +62,8 @@ def prepare_scan(
         template_mask: bool, on the same grid.
         options: see :class:`PreparationOptions`.
         mask: the scan's brain mask, on its grid.
+        matrix: ``(4, 4)``, the affine map from the template to the scan in RAS millimetres, where other software has
+            found it; without it, it is found by registration.
 
     Returns:
         The prepared scan; the same input gives the same bits, also from a flipped or permuted copy.
@@ -76,10 +84,10 @@ def prepare_scan(
         if options.n4:
             image = correct_bias(image, head)
         stripped = mask is not None or options.skull_stripped
-        fit = _register(image, head, template, template_mask, stripped=stripped)
+        fit = _register(image, head, template, template_mask, matrix, stripped=stripped)
         middle = _middle(template_mask)
-        matrix = split_scale(fit.matrix, middle)[1] if options.keep_scale else fit.matrix
-        return _resampled(image, head if stripped else None, fit, matrix, template, template_mask, options)
+        kept = split_scale(fit.matrix, middle)[1] if options.keep_scale else fit.matrix
+        return _resampled(image, head if stripped else None, fit, kept, template, template_mask, options)
 
 
 def _head(image: Any, mask: npt.NDArray[Any] | None, options: PreparationOptions) -> Any:
@@ -96,8 +104,12 @@ def _head(image: Any, mask: npt.NDArray[Any] | None, options: PreparationOptions
     return head
 
 
-def _register(image: Any, head: Any, template: Volume, template_mask: Volume, *, stripped: bool) -> AffineFit:
+def _register(
+    image: Any, head: Any, template: Volume, template_mask: Volume, matrix: Matrix | None, *, stripped: bool
+) -> AffineFit:
     fixed, fixed_mask = to_itk(template.array, template.grid), to_itk(template_mask.array, template.grid)
+    if matrix is not None:
+        return measure_affine(matrix, image, fixed, template_mask=fixed_mask)
     if not stripped:
         # a skull in one of the two only: compare inside the brain
         return register_affine(image, fixed, template_mask=fixed_mask, image_mask=head)

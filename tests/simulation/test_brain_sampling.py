@@ -72,7 +72,8 @@ def test_what_a_parameter_does_not_touch_stays() -> None:
 
 
 def test_strengths_have_the_stated_means_and_are_otherwise_independent() -> None:
-    table = people_table(sample_people(3000, seed=0, cohort=BrainCohort(distractors=1, correlation=0.5, group_spread=1)))
+    cohort = BrainCohort(distractors=1, correlation=0.5, group_spread=1)
+    table = people_table(sample_people(3000, seed=0, cohort=cohort))
     men, patients = (table["sex"] == "male").to_numpy(), (table["label"] == 1).to_numpy()
     residual = {
         "disease": table["disease_strength"].to_numpy() - np.where(patients, 1.0, -1.0),

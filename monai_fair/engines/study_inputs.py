@@ -1,0 +1,249 @@
+"""What a study is given: every problem told at once before it starts, and the images that it can use."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from monai_fair.data import Manifest, load_datalist, read_manifest, read_volume, recorded_num_classes, sha256
+from monai_fair.data.artifacts import fingerprint, read_json
+from monai_fair.data.builder import BuiltManifest, write_manifest
+from monai_fair.data.predictions import SPLITS, Predictions
+from monai_fair.engines.generation_plan import PREFIX
+from monai_fair.errors import ManifestError, MonaiFairError, raise_problems
+from monai_fair.metrics.binning import with_bins
+from monai_fair.metrics.cases import MAX_LEVELS, MAX_NUMERIC_LEVELS
+from monai_fair.subgroups.discovery import LEAST_ROWS
+
+logger = logging.getLogger(__name__)
+_USES = {"train": "models learn from them", "val": "thresholds are chosen on them", "test": "arms are compared on them"}
+_SHOWN = 5  # subjects named in a message; the rest is counted
+
+
+def check_study_inputs(
+    manifest: str | Path,
+    *,
+    dataset_dir: str | Path,
+    generated_dir: str | Path,
+    attributes: Sequence[str] = (),
+    config_dir: str | Path = ".",
+    base: Sequence[str] = (),
+    arms: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Refuse what a study of registration, discovery, generation and training could not finish with.
+
+    Args:
+        manifest: of the cohort.
+        dataset_dir: data root that its image paths start from.
+        generated_dir: where generated images are to lie.
+        attributes: what the audit compares, as columns or ``column:rule``.
+        config_dir: where config files lie.
+        base: names of those of every training.
+        arms: arm to the names of its own.
+
+    Raises:
+        ManifestError: if the manifest breaks its contract; else with every problem of the study.
+    """
+    checked = read_manifest(manifest, num_classes=recorded_num_classes(manifest) or 2, labelled=False)
+    load_datalist(manifest, dataset_dir, labelled=False)  # names every path that leaves the root
+    problems = [*_column_problems(checked), *_row_problems(checked)]
+    problems += _subject_problems(checked.table["subject_id"].tolist())
+    problems += _attribute_problems(checked, attributes)
+    problems += _place_problems(Path(generated_dir), Path(dataset_dir))
+    files = dict.fromkeys(Path(config_dir) / name for names in (base, *(arms or {}).values()) for name in names)
+    problems += [f"expected the file {path}, found none; correct the arms" for path in files if not path.is_file()]
+    raise_problems(ManifestError, manifest, problems)
+
+
+def usable_manifest(
+    manifest: str | Path, out: str | Path, *, dataset_dir: str | Path, num_workers: int = 4, progress: bool = True
+) -> Path:
+    """Write the manifest of the images that a classifier can read.
+
+    A file that cannot be read, or has one value everywhere, never stops a study: its row is left out, and subject and
+    reason stand in the record beside ``out`` and in the log. What was written of the same images is left as it is.
+
+    Args:
+        manifest: of the cohort, with ``label`` and ``split``.
+        out: the CSV file to write.
+        dataset_dir: data root that the image paths start from.
+        num_workers: threads that read images.
+        progress: show a progress bar.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ManifestError: if too few rows are left.
+    """
+    checked = read_manifest(manifest, num_classes=recorded_num_classes(manifest) or 2)
+    images = [Path(row["image"]) for row in load_datalist(manifest, dataset_dir)]
+    target = Path(out)
+    key = fingerprint([sha256(manifest), [_state(path) for path in images]])
+    if _is_written(target, key):
+        return target
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        bar = tqdm(pool.map(_reason, images), total=len(images), desc="reading images", unit="image",
+                   disable=not progress)  # fmt: skip
+        reasons = pd.Series(list(bar), index=checked.table.index)
+    left = Manifest(checked.table[reasons == ""], checked.attributes, checked.source, checked.num_classes)
+    gone = checked.table[["subject_id"]].assign(reason=reasons)[reasons != ""]
+    for row in gone.itertuples():
+        logger.warning(f"{row.subject_id} is left out of the study: {row.reason}")
+    if len(gone):
+        source = f"{manifest} without {len(gone)} of {len(images)} images, such as {gone['reason'].iloc[0]}"
+        raise_problems(ManifestError, source, _row_problems(left))
+    record = {
+        "key": key,
+        "made_from": {"manifest": Path(manifest).name, "sha256": sha256(manifest)},
+        "num_classes": checked.num_classes,
+        "dropped": [{"reason": row.reason, "n": 1, "subject_id": [row.subject_id]} for row in gone.itertuples()],
+        "n": len(left.table),
+        "n_subjects": int(left.table["subject_id"].nunique()),
+    }
+    return write_manifest(BuiltManifest(left.table.astype(str), record), target)
+
+
+def _column_problems(manifest: Manifest) -> list[str]:
+    problems = []
+    if "label" not in manifest.table:
+        problems.append(
+            "expected a column 'label', found none; add it (python -m monai_fair discover looks for subgroups without)"
+        )
+    if "split" not in manifest.table:
+        problems.append("expected a column 'split' (train, val, test), found none; add it")
+    problems += [
+        f"expected no column '{name}', the study makes its own; rename or remove it"
+        for name in ("subgroup", "weight")
+        if name in manifest.table
+    ]
+    return problems
+
+
+def _row_problems(manifest: Manifest) -> list[str]:
+    problems = _part_problems(manifest) if "split" in manifest.table else []
+    return problems + (_class_problems(manifest) if {"label", "split"} <= set(manifest.table) else [])
+
+
+def _part_problems(manifest: Manifest) -> list[str]:
+    sizes = manifest.table["split"].value_counts()
+    found = ", ".join(f"{name} {sizes[name]}" for name in SPLITS if name in sizes) or "no rows"
+    problems = [
+        f"expected rows with split '{name}' ({use}), got none; found {found}"
+        for name, use in _USES.items()
+        if name not in sizes
+    ]
+    fitted = int(sum(sizes.get(name, 0) for name in ("train", "val")))
+    if fitted < LEAST_ROWS:
+        problems.append(
+            f"expected at least {LEAST_ROWS} subjects in train and val to look for subgroups in, got {fitted}; fewer "
+            "show no shape to speak of"
+        )
+    return problems
+
+
+def _class_problems(manifest: Manifest) -> list[str]:
+    training = manifest.table.loc[manifest.table["split"] == "train", "label"]
+    counts = training.value_counts()
+    found = ", ".join(f"label {label} {counts[label]}" for label in sorted(counts.index)) or "no rows"
+    absent = [str(label) for label in range(manifest.num_classes) if label not in counts]
+    wanted = f"expected training rows of every label, got none of {', '.join(absent)}; found {found}"
+    return [wanted] if len(training) and absent else []
+
+
+def _subject_problems(subjects: Sequence[str]) -> list[str]:
+    # a registration's folders are named sub-ID, whether the id has the prefix or not
+    counts = Counter(subject.removeprefix("sub-") for subject in subjects)
+    problems = []
+    if several := [name for name, count in counts.items() if count > 1]:
+        problems.append(
+            f"expected one image for each subject, {len(several)} of {len(counts)} have more: {_some(several)}; keep "
+            "one (most recipes have --options sessions=first)"
+        )
+    if taken := [subject for subject in subjects if subject.startswith(PREFIX)]:
+        problems.append(f"expected no subject named '{PREFIX}...', which generated ones are, got {_some(taken)}")
+    return problems
+
+
+def _attribute_problems(manifest: Manifest, attributes: Sequence[str]) -> list[str]:
+    recorded = ", ".join(manifest.attributes) or "none"
+    repeated = [name for name, count in Counter(attributes).items() if count > 1]
+    problems = [f"attributes: expected '{name}' once, got it several times; keep one" for name in repeated]
+    for name in dict.fromkeys(attributes):
+        column = name.rpartition(":")[0] or name
+        if column not in manifest.attributes:
+            problems.append(
+                f"attributes: expected recorded ones ({recorded}), got '{column}'; correct the name, or give "
+                '--attributes "[]" to compare the discovered subgroups alone'
+            )
+        elif "split" in manifest.table and (problem := _group_problem(manifest, name)):
+            problems.append(problem)
+    return problems
+
+
+def _group_problem(manifest: Manifest, name: str) -> str:
+    """Say why the audit, at the end of the study, could not make groups of an attribute."""
+    if ":" in name:
+        rows = Predictions(manifest.table, (), manifest.attributes, manifest.source)
+        try:
+            with_bins({"study": [rows]}, [name], split="test")
+        except MonaiFairError as error:
+            return str(error)
+        return ""
+    values = manifest.table.loc[manifest.table["split"] == "test", name]
+    distinct = values[values != ""].drop_duplicates()
+    if len(distinct) > MAX_NUMERIC_LEVELS and pd.to_numeric(distinct, errors="coerce").notna().all():
+        return (
+            f"attributes: expected groups in '{name}', got {len(distinct)} different numbers in test rows; give "
+            f"'{name}:quartiles', or cuts of your own such as '{name}:40/60/80'"
+        )
+    if len(distinct) > MAX_LEVELS:
+        return (
+            f"attributes: expected at most {MAX_LEVELS} groups in '{name}', got {len(distinct)} different values in "
+            "test rows; group them in a column of its own"
+        )
+    return ""
+
+
+def _place_problems(generated: Path, root: Path) -> list[str]:
+    inside, outside = generated.resolve(), root.resolve()
+    if inside != outside and inside.is_relative_to(outside):
+        return []
+    return [
+        f"generated_dir: expected a folder of its own below dataset_dir ({root}), where a manifest's images lie, "
+        f"got {generated}; give one such as {root / 'derivatives' / 'generated'}"
+    ]
+
+
+def _state(path: Path) -> list[str | int]:
+    """Say what tells a file from a changed one without reading it."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return [str(path)]
+    return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+def _is_written(target: Path, key: str) -> bool:
+    record = target.with_suffix(".json")
+    if not (target.is_file() and record.is_file()):
+        return False
+    known = read_json(record, "manifest")
+    return bool(known.get("key") == key and known["manifest_sha256"] == sha256(target))
+
+
+def _reason(path: Path) -> str:
+    """Return why an image cannot be used, or nothing."""
+    try:
+        read_volume(path)
+    except (MonaiFairError, OSError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
