@@ -161,13 +161,9 @@ def discover(
             _fit(rows.of(order), looks[method], places[rows.kind] if method == "local" else None)
             for rows, method in pairs
         ]
-    adjusted = holm([fit.p for fit in fits])
-    chosen, reasons = _choose(fits, adjusted, alpha, min_stability, floor=1 / (null_draws + 1))
-    candidates = tuple(
-        Candidate(rows.kind, method, fit.n_components, fit.p, float(p), fit.valley_p, fit.stability,
-                  tuple(sorted(_sizes(fit.assign(rows.of(order))).tolist(), reverse=True)), reason)
-        for (rows, method), fit, p, reason in zip(pairs, fits, adjusted, reasons, strict=True)
-    )  # fmt: skip
+        candidates, chosen = _judge(
+            pairs, fits, order, alpha=alpha, min_stability=min_stability, floor=1 / (null_draws + 1)
+        )
     subjects = representations[0].subject_ids
     fitted = np.isin(subjects, order)
     if chosen is None:
@@ -175,6 +171,26 @@ def discover(
     rows, fit = pairs[chosen][0], fits[chosen]
     place = None if fit.column is None else np.asarray(places[rows.kind])[fit.column]
     return Discovery(subjects, fitted, _membership(rows, fit, subjects, fitted), candidates, chosen, place, radius)
+
+
+def _judge(
+    pairs: Sequence[tuple[Representation, str]],
+    fits: Sequence[CandidateFit],
+    fitted_on: Sequence[str],
+    *,
+    alpha: float,
+    min_stability: float,
+    floor: float,
+) -> tuple[tuple[Candidate, ...], int | None]:
+    """Return what came of every way of looking, and which one is claimed."""
+    adjusted = holm([fit.p for fit in fits])
+    chosen, reasons = _choose(fits, adjusted, alpha, min_stability, floor=floor)
+    candidates = tuple(
+        Candidate(rows.kind, method, fit.n_components, fit.p, float(p), fit.valley_p, fit.stability,
+                  tuple(sorted(_sizes(fit.assign(rows.of(fitted_on))).tolist(), reverse=True)), reason)
+        for (rows, method), fit, p, reason in zip(pairs, fits, adjusted, reasons, strict=True)
+    )  # fmt: skip
+    return candidates, chosen
 
 
 def _fit(x: FloatArray, look: Callable[..., CandidateFit], positions: FloatArray | None) -> CandidateFit:

@@ -229,11 +229,11 @@ def null_rows(kind: int, seed: int) -> FloatArray:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", range(4))
 def test_false_claims_are_rare(kind: int) -> None:
-    draws = 40
+    draws = 200
     options = {"fitted": 200, "null_draws": 39, "n_resamples": 3}
     claims = sum(search(named(null_rows(kind, seed)), **options).chosen is not None for seed in range(draws))
-    # with a true rate of 5 %, more than 6 of 40 have a chance of 0.3 %
-    assert claims <= 6
+    # at most 5 %; each p is tested at 2.5 %, and a claim needs a valley and stability too
+    assert claims <= 10
 
 
 @pytest.mark.slow
