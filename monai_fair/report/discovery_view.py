@@ -54,6 +54,7 @@ def discovery_view(
         "claimed": found.record["claimed"],
         "names": found.names,
         "said": found_sentences(found, parts),
+        "short": _short(found),
         "taken_out": taken_out_sentence(found),
         "nuisances": ", ".join(own["name"] for own in found.record.get("nuisances", ())),
         "facts": _facts(found),
@@ -76,6 +77,14 @@ def discovery_view(
         "picture_notes": [],
     }
     return view | (_pictures(found, root, registered, template, mask) if found.record["claimed"] else {})
+
+
+def _short(found: FoundSubgroups) -> str:
+    """Say how sure a claim is, and what it goes along with, in the fewest words."""
+    if found.chosen is None:
+        return ""
+    numbers = {name: number for name, number, _ in sureness(found)}
+    return f"Adjusted p {numbers['p, adjusted']}, stability {numbers['Stability']}. {attribute_sentence(found)}"
 
 
 def _facts(found: FoundSubgroups) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from monai_fair.report.quantities import (
     rule_words,
 )
 from monai_fair.report.sentences import gap_sentences, what_was_compared
+from monai_fair.report.short import short_view
 from monai_fair.report.tables import matrix, overall_table, section, threshold_table, who_table
 
 
@@ -59,6 +60,7 @@ def _target_view(results: Record, target: Record, *, show_small: bool) -> Record
     return {
         "name": target["name"],
         "compared": what_was_compared(results, target, masks.overall),
+        "short": short_view(target, [table for table, _ in single], runs, shown, masks.overall),
         "facts": _facts(results, target, masks.overall),
         "rule": rule_words(rule, target),
         "found": [_found(results, table, shown, mask) for table, mask in single],

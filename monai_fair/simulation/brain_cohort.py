@@ -85,8 +85,8 @@ class BrainCohort:
     smoothness_mm: float = 20.0
     detail_mm: float = 0.3
     detail_smoothness_mm: float = 10.0
-    disease_effect: float = 0.8
-    group_effect: float = 0.5
+    disease_effect: float = 0.6
+    group_effect: float = 0.35
     group_spread: float = 0.25
     distractors: int = 0
     distractor_effect: float = 0.25
