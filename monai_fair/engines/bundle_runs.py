@@ -148,6 +148,8 @@ def _execute(run: BundleRun, threads: int, show_progress: bool) -> str:
     run.folder.mkdir(parents=True, exist_ok=True)
     _redirect_output(run.folder / "log.txt", [sys.stdout] if show_progress else [sys.stdout, sys.stderr])
     torch.set_num_threads(threads)
+    # as in a run of its own: this process would pass its own start on to loader workers, which then import all anew
+    multiprocessing.set_start_method(None, force=True)
     try:
         for stage in run.stages:
             run_bundle(config_file=list(stage), **run.overrides)
