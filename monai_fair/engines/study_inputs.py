@@ -18,6 +18,7 @@ from monai_fair.errors import ManifestError, MonaiFairError, raise_problems
 from monai_fair.metrics.binning import with_bins
 from monai_fair.metrics.cases import MAX_LEVELS, MAX_NUMERIC_LEVELS
 from monai_fair.subgroups.discovery import LEAST_ROWS
+from monai_fair.subgroups.nuisances import nuisance_problems
 
 logger = logging.getLogger(__name__)
 _USES = {"train": "models learn from them", "val": "thresholds are chosen on them", "test": "arms are compared on them"}
@@ -30,6 +31,8 @@ def check_study_inputs(
     dataset_dir: str | Path,
     generated_dir: str | Path,
     attributes: Sequence[str] = (),
+    nuisances: Sequence[str] | None = None,
+    outputs: Sequence[str | Path] = (),
     config_dir: str | Path = ".",
     base: Sequence[str] = (),
     arms: Mapping[str, Sequence[str]] | None = None,
@@ -41,6 +44,8 @@ def check_study_inputs(
         dataset_dir: data root that its image paths start from.
         generated_dir: where generated images are to lie.
         attributes: what the audit compares, as columns or ``column:rule``.
+        nuisances: columns that are taken out before looking for subgroups.
+        outputs: manifests that the study writes.
         config_dir: where config files lie.
         base: names of those of every training.
         arms: arm to the names of its own.
@@ -48,12 +53,16 @@ def check_study_inputs(
     Raises:
         ManifestError: if the manifest breaks its contract; else with every problem of the study.
     """
-    checked = read_manifest(manifest, num_classes=recorded_num_classes(manifest) or 2, labelled=False)
-    load_datalist(manifest, dataset_dir, labelled=False)  # names every path that leaves the root
+    num_classes = recorded_num_classes(manifest) or 2
+    checked = read_manifest(manifest, num_classes=num_classes, labelled=False)
+    # names every path that leaves the root
+    load_datalist(manifest, dataset_dir, num_classes=num_classes, labelled=False)
     problems = [*_column_problems(checked), *_row_problems(checked)]
     problems += _subject_problems(checked.table["subject_id"].tolist())
     problems += _attribute_problems(checked, attributes)
+    problems += _nuisance_problems(checked, nuisances or ())
     problems += _place_problems(Path(generated_dir), Path(dataset_dir))
+    problems += [_overwritten(path) for path in outputs if Path(path).resolve() == Path(manifest).resolve()]
     files = dict.fromkeys(Path(config_dir) / name for names in (base, *(arms or {}).values()) for name in names)
     problems += [f"expected the file {path}, found none; correct the arms" for path in files if not path.is_file()]
     raise_problems(ManifestError, manifest, problems)
@@ -78,11 +87,13 @@ def usable_manifest(
         ``out``.
 
     Raises:
-        ManifestError: if too few rows are left.
+        ManifestError: if too few rows are left, or ``out`` is the manifest itself.
     """
-    checked = read_manifest(manifest, num_classes=recorded_num_classes(manifest) or 2)
-    images = [Path(row["image"]) for row in load_datalist(manifest, dataset_dir)]
-    target = Path(out)
+    target, num_classes = Path(out), recorded_num_classes(manifest) or 2
+    if target.resolve() == Path(manifest).resolve():
+        raise ManifestError(_overwritten(target))
+    checked = read_manifest(manifest, num_classes=num_classes)
+    images = [Path(row["image"]) for row in load_datalist(manifest, dataset_dir, num_classes=num_classes)]
     key = fingerprint([sha256(manifest), [_state(path) for path in images]])
     if _is_written(target, key):
         return target
@@ -169,10 +180,36 @@ def _subject_problems(subjects: Sequence[str]) -> list[str]:
     return problems
 
 
+def _name_problems(option: str, names: Sequence[str]) -> list[str]:
+    if isinstance(names, str):  # each of its letters would be a name
+        return [f"{option}: expected a list such as \"['{names}']\", got '{names}'; write it as one"]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    return [f"{option}: expected '{name}' once, got it several times; keep one" for name in repeated]
+
+
+def _nuisance_problems(manifest: Manifest, nuisances: Sequence[str]) -> list[str]:
+    problems = _name_problems("nuisances", nuisances)
+    if isinstance(nuisances, str):
+        return problems
+    recorded = ", ".join(manifest.attributes) or "none"
+    wanted = list(dict.fromkeys(nuisances))
+    problems += [
+        f"nuisances: expected recorded ones ({recorded}), got '{name}'; correct the name"
+        for name in wanted
+        if name not in manifest.attributes
+    ]
+    if "split" not in manifest.table:
+        return problems
+    fitted = manifest.table["split"].isin(["train", "val"]).to_numpy(dtype=bool)
+    known = [name for name in wanted if name in manifest.attributes]
+    return problems + nuisance_problems(manifest.table, known, fitted)
+
+
 def _attribute_problems(manifest: Manifest, attributes: Sequence[str]) -> list[str]:
     recorded = ", ".join(manifest.attributes) or "none"
-    repeated = [name for name, count in Counter(attributes).items() if count > 1]
-    problems = [f"attributes: expected '{name}' once, got it several times; keep one" for name in repeated]
+    problems = _name_problems("attributes", attributes)
+    if isinstance(attributes, str):
+        return problems
     for name in dict.fromkeys(attributes):
         column = name.rpartition(":")[0] or name
         if column not in manifest.attributes:
@@ -217,6 +254,10 @@ def _place_problems(generated: Path, root: Path) -> list[str]:
         f"generated_dir: expected a folder of its own below dataset_dir ({root}), where a manifest's images lie, "
         f"got {generated}; give one such as {root / 'derivatives' / 'generated'}"
     ]
+
+
+def _overwritten(path: str | Path) -> str:
+    return f"{path}: expected another file than the manifest, which would be overwritten; choose another output_dir"
 
 
 def _state(path: Path) -> list[str | int]:

@@ -24,7 +24,7 @@ def short_view(
     first = shown[0]
     each = [f"{run} {_overall(target['overall'], first, run, mask)}" for run in runs]
     return {
-        "overall": f"{first.name} of all cases: {joined(each)}.",
+        "overall": f"{first.name} of all {mask.n(target['overall'])} cases: {joined(each)}.",
         "heads": [quantity.short_gap for quantity in (*shown[1:], first)],
         "bodies": [
             {
@@ -32,7 +32,7 @@ def short_view(
                 "rows": [
                     {
                         "run": run,
-                        "cells": [_gap(table["gaps"][run][quantity.key], quantity) for quantity in (*shown[1:], first)],
+                        "cells": [_gap(table, run, quantity) for quantity in (*shown[1:], first)],
                     }
                     for run in runs
                 ],
@@ -49,12 +49,24 @@ def _overall(row: Record, quantity: Quantity, run: str, mask: Mask) -> str:
     return f"{text} ({span})" if span else text
 
 
-def _gap(gap: Record, quantity: Quantity) -> Cell:
+def _gap(table: Record, run: str, quantity: Quantity) -> Cell:
+    gap = table["gaps"][run][quantity.key]
     value = as_float(gap["value"])
     if math.isnan(value):
         return cell_of("undefined", words=[str(gap["reason"])], quiet=True)
-    span = quantity.span(gap["low"], gap["high"])
     chance, p = as_float(gap["chance"]), as_float(gap["p"])
-    lowest = f"lowest: {gap['lowest']['group']}" if gap["lowest"] else ""
-    lines = [lowest, span, "" if math.isnan(p) else f"chance {quantity.number(chance)}, p {p_text(gap['p'])}"]
-    return cell_of(quantity.number(value), lines=lines)
+    lines = [quantity.span(gap["low"], gap["high"])]
+    if not math.isnan(p):
+        lines += [f"chance {quantity.number(chance)}", f"p {p_text(gap['p'])}, Holm {p_text(gap['p_holm'])}"]
+    words = [f"lowest: {gap['lowest']['group']}"] if gap["lowest"] else []
+    changes = table["gap_differences"].get(run, {})  # the first run has none
+    return cell_of(quantity.number(value), lines=lines + _change(changes.get(quantity.key), quantity), words=words)
+
+
+def _change(change: Record | None, quantity: Quantity) -> list[str]:
+    """Return how the gap differs from that of the first run."""
+    if change is None or math.isnan(as_float(change["value"])):
+        return []
+    span = quantity.span(change["cases"]["low"], change["cases"]["high"])
+    p = "" if math.isnan(as_float(change["p"])) else f"p {p_text(change['p'])}"
+    return [f"change {quantity.signed(as_float(change['value']))}", ", ".join(filter(None, [span, p]))]

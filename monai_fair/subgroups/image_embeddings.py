@@ -78,7 +78,8 @@ def embed_files(
 
     The table has ``subject_id`` and ``e0``, ``e1``, ... : the mean over the subject's images that can be read of
     :func:`embed_images`. The record, of the same name with ``.json``, names images that are left out, with the
-    reason. A finished table without any is left as it is; a killed run goes on where it stopped.
+    reason. A finished table without any is left as it is until an image changes; a killed run goes on where it
+    stopped.
 
     Args:
         manifest: CSV file; ``subject_id`` and ``image`` suffice.
@@ -105,7 +106,7 @@ def embed_files(
     files = {"manifest": manifest, "weights": weights, **({"model": model} if is_config(model) else {})}
     inputs = {name: {"file": Path(file).name, "sha256": sha256(file)} for name, file in files.items()}
     settings = {"model": Path(model).name if is_config(model) else model, "slices": slices}
-    key = fingerprint([settings, inputs])
+    key = fingerprint([settings, inputs, [_state(Path(row["image"])) for row in rows]])
     if _is_finished(table, key):
         return table
     encoder = load_clip_encoder(model, weights)
@@ -219,6 +220,15 @@ def _option_problems(table: Path, manifest: Path, sizes: Mapping[str, Any]) -> l
     if table.resolve() == manifest.resolve():
         problems.append("--out: expected another file than the manifest, which would be overwritten; rename it")
     return problems
+
+
+def _state(path: Path) -> list[int]:
+    """Say what tells a file from a changed one without reading it; nothing of one that is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _is_finished(table: Path, key: str) -> bool:

@@ -72,6 +72,9 @@ def nuisance_problems(table: pd.DataFrame, names: Sequence[str], fitted: BoolArr
                 "leave it out"
             )
             continue
+        if mixture := _mixture(seen):
+            problems.append(f"nuisance '{name}': {mixture}")
+            continue
         if are_numbers(seen):
             expected = "numbers, as in the fitted subjects"
             bad = known & ~np.isfinite(pd.to_numeric(column, errors="coerce"))
@@ -87,6 +90,18 @@ def nuisance_problems(table: pd.DataFrame, names: Sequence[str], fitted: BoolArr
     return problems
 
 
+def _mixture(values: pd.Series) -> str:
+    """Say that a column is neither numbers nor categories: with one '89+', every age would be a category."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    if are_numbers(values) or numbers.nunique() <= _FEW_NUMBERS:
+        return ""
+    others = sorted(set(values[~np.isfinite(numbers)]))
+    return (
+        f"expected numbers or categories, got {numbers.nunique()} different numbers beside {_shown(others)}; write all "
+        "as numbers, or give codes of categories a letter"
+    )
+
+
 def read_nuisances(table: pd.DataFrame, names: Sequence[str], fitted: BoolArray) -> Nuisances:
     """Return recorded columns as numbers.
 
@@ -99,8 +114,8 @@ def read_nuisances(table: pd.DataFrame, names: Sequence[str], fitted: BoolArray)
         fitted: rows the fit sees, shape ``(n,)``.
 
     Raises:
-        MonaiFairError: if a value is missing, a category is not among the fitted rows, or all of them have one value;
-            with every problem.
+        MonaiFairError: if a value is missing, a category is not among the fitted rows, all of them have one value, or
+            numbers stand beside text; with every problem.
     """
     raise_problems(MonaiFairError, "nuisances", nuisance_problems(table, names, fitted))
     columns: list[FloatArray] = [np.empty((len(table), 0))]

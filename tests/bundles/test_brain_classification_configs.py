@@ -66,3 +66,12 @@ def test_a_shift_of_none_leaves_the_image_and_one_moves_it_by_up_to_a_voxel(brai
             step = moved.transform.transforms[-1].shift
             assert 0 < max(map(abs, step)) <= 1
             assert torch.equal(seen, shift_voxels(image, step))
+
+
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_small_images_make_a_small_network(brains: Any, name: str) -> None:
+    parser = ConfigWorkflow(brains.files(name, "small"), workflow_type=None).parser
+    # 32 x 40 x 32 halved four times is 2 x 3 x 2, of 32 channels
+    assert parser.get_parsed_content("network_def").final[1].in_features == 384
+    assert parser.get_parsed_content("input_settings#image_size") == [32, 40, 32]
+    assert parser.get_parsed_content("max_epochs") == 20

@@ -15,7 +15,7 @@ import torch
 from monai.bundle import run
 
 from monai_fair.data import read_manifest, read_predictions, read_volume
-from monai_fair.data.artifacts import read_json
+from monai_fair.data.artifacts import read_json, write_json
 from monai_fair.data.tables import write_table
 from monai_fair.data.volumes import save_nifti
 from monai_fair.engines.study_inputs import check_study_inputs, usable_manifest
@@ -164,6 +164,51 @@ def test_attributes_that_the_audit_could_not_compare(tmp_path: Path) -> None:
         "attributes: expected at most 50 groups in 'site', got 63 different values in test rows; group them in a "
         "column of its own"
     ]
+
+
+def test_nuisances_that_could_not_be_taken_out(tmp_path: Path) -> None:
+    assert told(tmp_path, nuisances=["sex", "age"]) == []
+    assert told(tmp_path, nuisances=["race", "sex", "sex"]) == [
+        "nuisances: expected 'sex' once, got it several times; keep one",
+        "nuisances: expected recorded ones (sex, age), got 'race'; correct the name",
+    ]
+    # a site of the test part alone
+    late = people().assign(site=["A"] * 10 + ["B"] * 19 + ["C"])
+    assert told(tmp_path, lambda table: late, nuisances=["site"]) == [
+        "nuisance 'site': expected only values that fitted subjects have (A, B), 1 of the others have another: sub-29 "
+        "'C'; its effect cannot be estimated, so leave these subjects or the nuisance out"
+    ]
+
+
+def test_a_text_is_no_list_of_names(tmp_path: Path) -> None:
+    assert told(tmp_path, attributes="sex", nuisances="age") == [
+        "attributes: expected a list such as \"['sex']\", got 'sex'; write it as one",
+        "nuisances: expected a list such as \"['age']\", got 'age'; write it as one",
+    ]
+
+
+def test_a_manifest_is_never_overwritten(data: Path, tmp_path: Path) -> None:
+    words = "expected another file than the manifest, which would be overwritten; choose another output_dir"
+    written = tmp_path / "there" / ".." / "manifest.csv"
+    assert told(tmp_path, outputs=[tmp_path / "usable.csv", written]) == [f"{written}: {words}"]
+    path = data / "manifest.csv"
+    before = path.read_bytes()
+    with pytest.raises(ManifestError) as raised:
+        usable_manifest(path, data / "." / "manifest.csv", dataset_dir=data, progress=False)
+    assert str(raised.value) == f"{path}: {words}"
+    assert path.read_bytes() == before
+
+
+def test_more_classes_than_two_are_those_of_the_record(brains: Path, tmp_path: Path) -> None:
+    table = read_manifest(brains / "manifest.csv").table.astype(str)
+    table["label"] = [str(row % 3) for row in range(len(table))]
+    path = write_table(tmp_path / "manifest.csv", table)
+    write_json(path.with_suffix(".json"), "manifest", {"num_classes": 3})
+    options = {"generated_dir": brains / "generated", "attributes": ["sex"]}
+    check_study_inputs(path, dataset_dir=brains, **options)  # type: ignore[arg-type]
+    out = usable_manifest(path, tmp_path / "usable.csv", dataset_dir=brains, progress=False)
+    assert read_manifest(out, num_classes=3).table["label"].tolist() == [row % 3 for row in range(len(table))]
+    assert read_json(out.with_suffix(".json"), "manifest")["num_classes"] == 3
 
 
 @pytest.mark.parametrize("place", ["../generated", "."])

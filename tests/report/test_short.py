@@ -17,17 +17,23 @@ def test_gaps_have_direction_interval_and_chance(results: dict[str, Any]) -> Non
     sex, site = target["tables"][:2]
     ends = {"lowest": {"group": "female"}, "highest": {"group": "male"}}
     sex["gaps"]["ERM"]["tpr@youden"] |= {"value": 0.2, "low": 0.05, "high": 0.35, "chance": 0.08, "p": 0.004, **ends}
+    sex["gaps"]["ERM"]["tpr@youden"]["p_holm"] = 0.012
+    sex["gaps"]["NIR"]["tpr@youden"] |= {"value": 0.1, "low": None, "high": None, "p": None, "lowest": None}
+    change = {"value": -0.1, "cases": {"low": -0.2, "high": 0.0}, "p": 0.03}
+    sex["gap_differences"]["NIR"]["tpr@youden"] |= change
     sex["gaps"]["NIR"]["auc"] |= {"value": None, "reason": "one group only", "lowest": None, "highest": None}
     target["overall"]["cells"]["ERM"]["auc"] |= {"value": 0.8, "low": 0.7, "high": 0.9}
     target["overall"]["cells"]["NIR"]["auc"] |= {"value": 0.9, "low": None, "high": None}
     mask = masks_of(target, 10, show_small=True).overall
     found = short_view(target, [sex, site], ["ERM", "NIR"], [quantity("auc"), quantity("tpr@youden")], mask)
-    assert found["overall"] == "AUC of all cases: ERM 0.800 (0.700 to 0.900) and NIR 0.900."
+    assert found["overall"] == f"AUC of all {target['overall']['n']:,} cases: ERM 0.800 (0.700 to 0.900) and NIR 0.900."
     assert found["heads"] == ["TPR, points", "AUC"]
     assert [body["attribute"] for body in found["bodies"]] == ["sex", "site"]
     erm, nir = found["bodies"][0]["rows"]
     assert (erm["run"], erm["cells"][0]["text"]) == ("ERM", "20.0")
-    assert erm["cells"][0]["lines"] == ["lowest: female", "5.0 to 35.0", "chance 8.0, p 0.004"]
+    assert erm["cells"][0]["lines"] == ["5.0 to 35.0", "chance 8.0", "p 0.004, Holm 0.012"]
+    assert erm["cells"][0]["words"] == ["lowest: female"]
+    assert nir["cells"][0]["lines"] == ["change −10.0", "−20.0 to 0.0, p 0.030"]
     assert (nir["cells"][1]["text"], nir["cells"][1]["words"]) == ("undefined", ["one group only"])
 
 

@@ -1,6 +1,7 @@
 """From images to a table of embeddings, with open_clip itself and a tiny model of random weights."""
 
 import json
+import shutil
 import sys
 import zlib
 from collections.abc import Callable
@@ -207,6 +208,17 @@ def test_a_finished_table_is_left_as_it_is(own: Tiny, tmp_path: Path, monkeypatc
     with pytest.raises(MonaiFairError) as caught:
         own.embed(out, slices=1)
     assert str(caught.value) == "open_clip: expected the package, found none; pip install 'monai-fair[clip]'"
+
+
+def test_changed_images_are_encoded_again(own: Tiny, tiny: Tiny, tmp_path: Path) -> None:
+    out = own.embed(tmp_path / "embeddings.csv")
+    before = embedding_rows(out).values
+    shutil.copy(own.root / "a.png", own.root / "d.png")
+    after = embedding_rows(own.embed(out)).values  # the rows are s2, s1, 007 (a.png) and s3 (d.png)
+    np.testing.assert_allclose(after[3], after[2], atol=1e-6)
+    np.testing.assert_allclose(after[:3], before[:3], atol=1e-6)
+    # the same manifest over the images of another folder
+    np.testing.assert_allclose(embedding_rows(own.embed(out, root=tiny.root)).values, before, atol=1e-6)
 
 
 def test_options_are_checked_at_once(own: Tiny) -> None:

@@ -63,6 +63,20 @@ def test_everything_that_cannot_be_taken_out_is_said_at_once() -> None:
     )
 
 
+def test_numbers_beside_text_are_neither_numbers_nor_categories() -> None:
+    """As 18 categories of one subject each, the ages would take nearly everything out of 18 fitted rows."""
+    age = ages()
+    age[4], age[7] = "89+", "unknown"
+    with pytest.raises(MonaiFairError) as caught:
+        read_nuisances(table_of(age=age), ["age"], FITTED)
+    assert str(caught.value) == (
+        "nuisances: nuisance 'age': expected numbers or categories, got 16 different numbers beside 89+, unknown; "
+        "write all as numbers, or give codes of categories a letter"
+    )
+    few = ["1", "2", "other"] * 8  # codes of categories
+    assert read_nuisances(table_of(few=few), ["few"], FITTED).categories == (("1", "2", "other"),)
+
+
 def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows made of a nuisance and something else, the else, and which rows are fitted on."""
     rng = np.random.default_rng(seed)
