@@ -132,6 +132,15 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_state(path: str | Path) -> list[int]:
+    """Return what tells a file from a changed one without reading it: size and time; nothing where there is none."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]
+
+
 def fingerprint(content: object) -> str:
     """Return the SHA-256 of JSON-like ``content``, the same for equal content in any key order."""
     text = json.dumps(_plain(content), sort_keys=True, ensure_ascii=False, allow_nan=False)

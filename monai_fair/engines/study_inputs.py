@@ -10,7 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from monai_fair.data import Manifest, load_datalist, read_manifest, read_volume, recorded_num_classes, sha256
-from monai_fair.data.artifacts import fingerprint, read_json
+from monai_fair.data.artifacts import file_state, fingerprint, read_json
 from monai_fair.data.builder import BuiltManifest, write_manifest
 from monai_fair.data.predictions import SPLITS, Predictions
 from monai_fair.engines.generation_plan import PREFIX
@@ -94,7 +94,7 @@ def usable_manifest(
         raise ManifestError(_overwritten(target))
     checked = read_manifest(manifest, num_classes=num_classes)
     images = [Path(row["image"]) for row in load_datalist(manifest, dataset_dir, num_classes=num_classes)]
-    key = fingerprint([sha256(manifest), [_state(path) for path in images]])
+    key = fingerprint([sha256(manifest), [[str(path), *file_state(path)] for path in images]])
     if _is_written(target, key):
         return target
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
@@ -258,15 +258,6 @@ def _place_problems(generated: Path, root: Path) -> list[str]:
 
 def _overwritten(path: str | Path) -> str:
     return f"{path}: expected another file than the manifest, which would be overwritten; choose another output_dir"
-
-
-def _state(path: Path) -> list[str | int]:
-    """Say what tells a file from a changed one without reading it."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return [str(path)]
-    return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
 def _is_written(target: Path, key: str) -> bool:

@@ -129,6 +129,8 @@ def _from_file(path: Path) -> _Architecture:
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg"} <= set(config):
         raise ArtifactError(f"{path}: expected embed_dim and vision_cfg in model_cfg, found none; give {_CONFIG}")
     stated = document.get("preprocess_cfg") or {}
+    if not isinstance(stated, dict):
+        raise ArtifactError(f"{path}: expected preprocess_cfg to hold names and values, got others; give {_CONFIG}")
     return _Architecture(config, {name: stated[name] for name in _PREPROCESSING if stated.get(name) is not None})
 
 

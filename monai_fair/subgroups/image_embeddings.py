@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from monai_fair.data import load_datalist, recorded_num_classes, sha256
-from monai_fair.data.artifacts import fingerprint, read_json, read_tensors, write_json, write_tensors
+from monai_fair.data.artifacts import file_state, fingerprint, read_json, read_tensors, write_json, write_tensors
 from monai_fair.data.tables import write_table
 from monai_fair.errors import ImageFileError, MonaiFairError, raise_problems
 from monai_fair.subgroups.clip_encoder import ClipEncoder, check_files, is_config, load_clip_encoder
@@ -106,7 +106,7 @@ def embed_files(
     files = {"manifest": manifest, "weights": weights, **({"model": model} if is_config(model) else {})}
     inputs = {name: {"file": Path(file).name, "sha256": sha256(file)} for name, file in files.items()}
     settings = {"model": Path(model).name if is_config(model) else model, "slices": slices}
-    key = fingerprint([settings, inputs, [_state(Path(row["image"])) for row in rows]])
+    key = fingerprint([settings, inputs, [file_state(row["image"]) for row in rows]])
     if _is_finished(table, key):
         return table
     encoder = load_clip_encoder(model, weights)
@@ -220,15 +220,6 @@ def _option_problems(table: Path, manifest: Path, sizes: Mapping[str, Any]) -> l
     if table.resolve() == manifest.resolve():
         problems.append("--out: expected another file than the manifest, which would be overwritten; rename it")
     return problems
-
-
-def _state(path: Path) -> list[int]:
-    """Say what tells a file from a changed one without reading it; nothing of one that is not there."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return []
-    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _is_finished(table: Path, key: str) -> bool:

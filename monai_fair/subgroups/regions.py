@@ -147,7 +147,7 @@ def _names(path: Path) -> dict[int, str]:
     )
     rules = [
         ("index", "a whole number from 0", ~table["index"].str.fullmatch(r"[0-9]+")),
-        ("index", "one row per label", table["index"].duplicated()),
+        ("index", "one row per label", table["index"].str.lstrip("0").duplicated()),
         ("name", "a name", table["name"].str.strip() == ""),
     ]
     problems = [line for column, expected, bad in rules for line in describe_cells(table, column, bad, expected)]

@@ -169,6 +169,10 @@ CONFIGURATIONS: list[tuple[object, str]] = [
         "--model {path}: expected a model that open_clip can build, got TypeError: ",
     ),
     (
+        {"model_cfg": TINY, "preprocess_cfg": [1]},
+        "{path}: expected preprocess_cfg to hold names and values, got others",
+    ),
+    (
         {"model_cfg": TINY, "preprocess_cfg": {"resize_mode": "stretch"}},
         "--model {path}: expected a model that open_clip can build, got AssertionError: ",
     ),

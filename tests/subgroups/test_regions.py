@@ -103,10 +103,10 @@ def test_images_without_regions_are_refused(tmp_path: Path) -> None:
     [
         ("label\tname\n4\ta\n", "expected a column 'index', found none; add it"),
         (
-            "index\tname\nx\ta\n4\tb\n4\t \n",
+            "index\tname\nx\ta\n4\tb\n04\t \n",
             "3 problems\n"
             "  1. line 2, column 'index': expected a whole number from 0, got 'x'\n"
-            "  2. line 4, column 'index': expected one row per label, got '4'\n"
+            "  2. line 4, column 'index': expected one row per label, got '04'\n"
             "  3. line 4, column 'name': expected a name, got ' '",
         ),
     ],
