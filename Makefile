@@ -1,19 +1,19 @@
 # Two commands on a machine with Python 3.11 or newer: `make demo` and `make test`.
 PYTHON ?= python3
 DEMO ?= demo
-BUNDLE := bundles/fair_image_classification
+SEED ?= 0
+BUNDLE := bundles/brain_mri_fair_classification
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test clean
 
 demo: .venv/installed
-	$(BIN)/python -m monai_fair simulate skin --out $(DEMO)/skin --n 2000 --seed 0
-	$(BIN)/python -m monai_fair manifest --recipe ham10000 --root $(DEMO)/skin --split $(DEMO)/skin/split.csv \
-	  --out $(DEMO)/skin/manifest.csv
-	$(BIN)/python -m monai_fair check $(DEMO)/skin/manifest.csv --root $(DEMO)/skin --full
+	$(BIN)/python -m monai_fair simulate brain --out $(DEMO)/brain --n 240 --seed $(SEED) --spacing 3 \
+	  --disease_effect 0.8 --group_effect 0.5
+	$(BIN)/python -m monai_fair check $(DEMO)/brain/manifest.csv --root $(DEMO)/brain
 	$(BIN)/python -W ignore::UserWarning -m monai.bundle run --config_file $(BUNDLE)/configs/study.yaml \
-	  --bundle_root $(BUNDLE) --dataset_dir $(DEMO)/skin --output_dir $(DEMO)/study --base "['train.yaml','small.yaml']"
+	  --bundle_root $(BUNDLE) --dataset_dir $(DEMO)/brain --output_dir $(DEMO)/study --base "['train.yaml','small.yaml']"
 
 # one thread per worker: the cores are already busy with workers
 test: .venv/installed-dev
