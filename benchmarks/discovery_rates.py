@@ -1,6 +1,6 @@
 """How often subgroups are claimed where there are none, and found where there are some: many cohorts from two pools.
 
-    python benchmarks/discovery_rates.py --work DIR [--draws 100] [--pool 1000] [--jobs 4]
+    python benchmarks/discovery_rates.py --work DIR [--draws 100] [--planted-draws 40] [--pool 1000] [--jobs 4]
         [--set group_effect=0.25 ...] [--table benchmarks/results/discovery-rates.md]
 
 Two populations are simulated and registered once, as the study does it, by a network fitted to 280 of their subjects:
@@ -144,7 +144,8 @@ def main() -> None:
     """Register the pools, search the cohorts, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=100, help="from the population without an effect")
+    parser.add_argument("--planted-draws", type=int, default=40)
     parser.add_argument("--pool", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--set", type=change, action="append", default=[], metavar="KEY=VALUE")
@@ -152,10 +153,11 @@ def main() -> None:
     options = parser.parse_args()
     changes = dict(options.set)
     tables = []
+    draws = {"none": options.draws, "planted": options.planted_draws}
     for pool, effects in POOLS.items():
         own = {**changes, **effects}
         study = registered_pool(options.work / f"pool_{setting_name(own, None)}", options.pool, own)
-        tables.append(rates(study, pool, options.draws, options.jobs))
+        tables.append(rates(study, pool, draws[pool], options.jobs))
     text = page(pd.concat(tables), options.pool, changes)
     print(text)
     if options.table:

@@ -13,6 +13,7 @@ from monai_fair.metrics.records import Record, bounds_of, difference_record, see
 from monai_fair.metrics.resampling import range_margin, widening
 from monai_fair.metrics.target_table import TargetTable
 
+_ROUNDING = 1e-12  # of values between 0 and 1
 SWAPPED, PAIRED_DELONG = "paired permutation of subjects", "paired DeLong"
 
 
@@ -97,10 +98,13 @@ def _value_change(table: TargetTable, run: int, row: int, change: FloatArray) ->
 
 
 def _correlation(first: FloatArray, later: FloatArray) -> FloatArray:
-    """Correlation over the first axis; 0 where one of the two does not vary."""
+    """Correlation over the first axis; 0 where one of the two does not vary by more than rounding."""
     a, b = first - first.mean(axis=0), later - later.mean(axis=0)
+    # a mean of equal numbers may differ from them by a bit, and deviations of that size correlate with anything
+    varies = (np.ptp(first, axis=0) > _ROUNDING) & (np.ptp(later, axis=0) > _ROUNDING)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.clip(np.nan_to_num((a * b).mean(axis=0) / (a.std(axis=0) * b.std(axis=0))), -1, 1))
+        found = (a * b).mean(axis=0) / (a.std(axis=0) * b.std(axis=0))
+    return np.asarray(np.where(varies, np.clip(np.nan_to_num(found), -1, 1), 0.0))
 
 
 def _paired_delong(table: TargetTable, run: int) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -14,7 +14,7 @@ from monai_fair.data import write_volume
 from monai_fair.engines import SubjectFit, TemplateMatch, TemplateSpace, template_match
 from monai_fair.geometry import voxel_points, warp
 from monai_fair.networks import LatticeINR
-from monai_fair.simulation import load_brain_anatomy, simulate_brain_subject
+from monai_fair.simulation import BrainCohort, load_brain_anatomy, simulate_brain_subject
 
 SHAPE = (28, 32, 28)
 CODE_LEVELS = [[1.0, 2, 5], [0.5, 2, 3]]
@@ -33,7 +33,12 @@ class Brain:
         labels = {name: getattr(self.anatomy, name).astype(np.int64) for name in ("tissue", "roi")}
         self.space = TemplateSpace(self.anatomy.image, self.anatomy.mask > 0, self.grid, labels)
         self.template = torch.from_numpy(self.anatomy.image)
-        self.subjects = [simulate_brain_subject(index, anatomy=self.anatomy, seed=3) for index in range(4)]
+        brains = BrainCohort(
+            deformation_mm=1.55, detail_mm=0.45, disease_effect=0.25, group_effect=0.25, group_spread=1
+        )
+        self.subjects = [
+            simulate_brain_subject(index, anatomy=self.anatomy, seed=3, cohort=brains) for index in range(4)
+        ]
         self.images = torch.stack([torch.from_numpy(subject.image) for subject in self.subjects])
 
     def network(self, *, width: int = 160, seed: int = 0, **options: Any) -> LatticeINR:

@@ -30,7 +30,7 @@ from monai_fair.engines import (
 )
 from monai_fair.errors import ArtifactError, RegistrationError
 from monai_fair.geometry import Grid
-from monai_fair.simulation import simulate_brain
+from monai_fair.simulation import BrainCohort, simulate_brain
 
 SETTINGS = {"model_sha256": "abc", "smoothness": 0.1, "code_levels": [[1.0, 2, 5], [0.5, 2, 3]]}
 TRUTH = {
@@ -83,7 +83,8 @@ class Answers(SubjectFit):
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("cohort")
-    simulate_brain(folder, n=4, seed=3, anatomy="phantom", shape=(28, 32, 28), num_workers=1)
+    brains = BrainCohort(deformation_mm=1.55, detail_mm=0.45)
+    simulate_brain(folder, n=4, seed=3, anatomy="phantom", shape=(28, 32, 28), cohort=brains, num_workers=1)
     return folder
 
 

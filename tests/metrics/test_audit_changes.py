@@ -9,6 +9,7 @@ from scipy.stats import norm, ttest_rel
 from monai_fair.data.predictions import Predictions
 from monai_fair.metrics import audit, fate
 from monai_fair.metrics.arrays import FloatArray
+from monai_fair.metrics.changes import _correlation
 
 Make = Callable[..., Predictions]
 Tables = Callable[..., dict[str, Any]]
@@ -119,3 +120,12 @@ def test_groups_too_small_for_an_interval_are_not_tested(simulated: Make, tables
     gap = table["gap_differences"]["nir"]["auc"]
     assert math.isnan(gap["value"])
     assert gap["reason"] == "undefined in one of the runs"
+
+
+@pytest.mark.parametrize("constant", [0.1, 0.3, 0.7, 2 / 3, 0.9])
+def test_what_does_not_vary_correlates_with_nothing(constant: float) -> None:
+    """The mean of 100 equal numbers may be a bit off, and that bit used to correlate with the other run by 1 or -1."""
+    varying = np.random.default_rng(0).random((100, 1))
+    same = np.full((100, 1), constant)
+    assert _correlation(same, varying) == _correlation(varying, same) == 0
+    assert _correlation(varying, 1 - varying) == pytest.approx(-1)

@@ -104,7 +104,7 @@ def arguments(cohort: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
-    options = BrainCohort(train_share=0.0, val_share=0.0)
+    options = BrainCohort(train_share=0.0, val_share=0.0, deformation_mm=1.55, detail_mm=0.45)
     return simulate_brain(folder, n=6, anatomy="phantom", shape=(28, 34, 28), cohort=options, num_workers=1)
 
 
