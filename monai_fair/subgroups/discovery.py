@@ -63,7 +63,8 @@ class Discovery:
             column of ones when nothing is claimed.
         candidates: all ways of looking.
         chosen: place of the claimed one in ``candidates``; ``None`` when nothing is claimed.
-        place: where its subgroups differ, for ``local``: in the unit of the positions, shape ``(3,)``.
+        column: the one around which its subgroups differ, for ``local``.
+        place: where that is, in the unit of the positions, shape ``(3,)``.
         radius: of that place.
     """
 
@@ -72,6 +73,7 @@ class Discovery:
     membership: FloatArray
     candidates: tuple[Candidate, ...]
     chosen: int | None
+    column: int | None
     place: FloatArray | None
     radius: float
 
@@ -167,10 +169,12 @@ def discover(
     subjects = representations[0].subject_ids
     fitted = np.isin(subjects, order)
     if chosen is None:
-        return Discovery(subjects, fitted, np.ones((len(subjects), 1)), candidates, None, None, radius)
+        return Discovery(subjects, fitted, np.ones((len(subjects), 1)), candidates, None, None, None, radius)
     rows, fit = pairs[chosen][0], fits[chosen]
     place = None if fit.column is None else np.asarray(places[rows.kind])[fit.column]
-    return Discovery(subjects, fitted, _membership(rows, fit, subjects, fitted), candidates, chosen, place, radius)
+    return Discovery(
+        subjects, fitted, _membership(rows, fit, subjects, fitted), candidates, chosen, fit.column, place, radius
+    )
 
 
 def _judge(

@@ -104,7 +104,13 @@ def discover_files(
     cohort = read_cohort(registered, manifest)
     mask = find_mask(root, template_mask, representations)
     inputs = input_hashes(
-        cohort, manifest, representations=representations, embeddings=embeddings, mask=mask, regions=regions
+        cohort,
+        manifest,
+        representations=representations,
+        embeddings=embeddings,
+        mask=mask,
+        regions=regions,
+        root=root,
     )
     folder = Path(out)
     if _is_finished(folder, {"settings": settings.record(), "inputs": inputs}):

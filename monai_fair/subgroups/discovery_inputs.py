@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_fair.data import read_manifest, recorded_num_classes, sha256
+from monai_fair.data.artifacts import fingerprint
 from monai_fair.data.tables import read_table
 from monai_fair.data.templates import find_template
 from monai_fair.errors import ArtifactError, ManifestError, RegistrationError, raise_problems
 from monai_fair.geometry import Grid
 from monai_fair.subgroups.nuisances import Nuisances, read_nuisances, without_nuisances
 from monai_fair.subgroups.regions import region_table
-from monai_fair.subgroups.registered_rows import ON_TEMPLATE, Cohort, RowReader
+from monai_fair.subgroups.registered_rows import ON_TEMPLATE, Cohort, RowReader, image_paths
 from monai_fair.subgroups.representations import Representation, is_features
 
 FloatArray = npt.NDArray[np.float64]
@@ -97,10 +98,12 @@ def input_hashes(
     embeddings: str | Path | None,
     mask: str | Path | None,
     regions: str | Path | None = None,
+    root: str | Path = ".",
 ) -> dict[str, str]:
     """Return the SHA-256 of what a discovery reads, by file name; a second file of one name has a number behind it.
 
-    The table of a registration stands for its maps: it holds measures of every one of them.
+    The table of a registration stands for its maps: it holds measures of every one of them. Nothing stands for the
+    images of ``intensity``, so all are read: ``images``.
     """
     files = [Path(manifest), cohort.folder / "registration.csv"]
     files += [cohort.codes] if "codes" in representations else []
@@ -110,12 +113,15 @@ def input_hashes(
         files.append(Path(embeddings).with_name("predictions.csv"))
     if regions and region_table(regions).is_file():
         files.append(region_table(regions))
-    absent = [f"expected {path}, found none" for path in files if not path.is_file()]
+    images = list(image_paths(cohort, root).values()) if "intensity" in representations else []
+    absent = [f"expected {path}, found none" for path in [*files, *images] if not path.is_file()]
     raise_problems(ArtifactError, "inputs", absent)
     hashes: dict[str, str] = {}
     for place, path in enumerate(files):
         alike = sum(other.name == path.name for other in files[:place])
         hashes[f"{path.name} ({alike + 1})" if alike else path.name] = sha256(path)
+    if images:
+        hashes["images"] = fingerprint([sha256(path) for path in images])
     return hashes
 
 
@@ -201,6 +207,7 @@ def _filled(rows: Representation, fitted: BoolArray) -> tuple[FloatArray, list[s
         f"{rows.kind}: {int(undefined.sum())} of {undefined.size} {_NUMBERS[rows.kind]} are undefined, in "
         f"{int(undefined.any(axis=1).sum())} subjects, and took the mean of the fitted subjects"
     )
+    note += ", or 0 where none of them has a value" if undefined[fitted].all(axis=0).any() else ""
     return np.where(undefined, known, values), [note]
 
 

@@ -63,15 +63,13 @@ def finding(cohort: Cohort, found: Discovery, alpha: float) -> dict[str, Any]:
 
 def place_record(found: Discovery, rows: CohortRows) -> dict[str, Any] | None:
     """Return where the subgroups differ, as the voxel of the template and in mm (RAS), and the region of volumes."""
-    if found.place is None or found.chosen is None or rows.grid is None:
+    if found.place is None or found.column is None or found.chosen is None or rows.grid is None:
         return None
     voxel = np.rint(rows.grid.points(found.place, Axes.RAS, Axes.VOXEL)).astype(int)
     place = {"voxel": voxel.tolist(), "world_mm": found.place.tolist(), "radius_mm": found.radius}
-    kind = found.candidates[found.chosen].representation
-    if kind != "regional_volumes":
-        return place
-    nearest = np.linalg.norm(rows.positions[kind] - found.place, axis=1).argmin()
-    return place | {"region": rows.region_names[nearest]}
+    # by its column: regions may lie around one another and share their middle
+    regional = found.candidates[found.chosen].representation == "regional_volumes"
+    return place | ({"region": rows.region_names[found.column]} if regional else {})
 
 
 def associations(cohort: Cohort, found: Discovery, attributes: Sequence[str] | None, seed: int) -> dict[str, Any]:

@@ -78,6 +78,12 @@ class Cohort:
         return self.folder / f"sub-{bare}" / f"sub-{bare}_{name}"
 
 
+def image_paths(cohort: Cohort, root: str | Path) -> dict[str, Path]:
+    """Return where the manifest's image of each subject lies."""
+    images = zip(cohort.subjects, cohort.table["image"], strict=True)
+    return {subject: resolve_inside(Path(root), str(image)) for subject, image in images}
+
+
 @dataclass(frozen=True, eq=False)
 class RowReader:
     """Reads the rows of a cohort by the name of a representation.
@@ -149,8 +155,7 @@ class RowReader:
     def _paths(self, name: str) -> dict[str, Path]:
         cohort = self.cohort
         if name == "intensity":
-            images = zip(cohort.subjects, cohort.table["image"], strict=True)
-            return {subject: resolve_inside(self.root, str(image)) for subject, image in images}
+            return image_paths(cohort, self.root)
         file, exports = _FILES[name]
         paths = {subject: cohort.path(subject, file) for subject in cohort.subjects}
         absent = [subject for subject, path in paths.items() if not path.is_file()]

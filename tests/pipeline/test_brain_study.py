@@ -1,16 +1,11 @@
 """The whole study of brains as one command: register, discover, re-balance, generate, train, audit; then nothing."""
 
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
-import monai
 import pandas as pd
 import pytest
-import torch
-from monai.bundle import run
 
 from monai_fair.data import read_manifest, read_predictions
 from monai_fair.data.artifacts import read_json
@@ -20,44 +15,6 @@ from monai_fair.simulation import BrainCohort, simulate_brain
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "brain_mri_fair_classification"
-STAGES = [
-    "fit of the cohort",
-    "registration of every subject",
-    "discovery of subgroups",
-    "re-balancing",
-    "generation of images",
-    "training and evaluation",
-]
-
-
-@pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Undo what a bundle run changes in its process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    yield
-    root.handlers[:], root.level = handlers, level
-    monai.data.set_track_meta(True)
-    monai.utils.set_determinism(seed=None)
-
-
-def study(data: Path, output: Path) -> None:
-    lattice = {"network_def#width": 24, "network_def#hidden": 8, "progress": False}
-    run(
-        config_file=str(BUNDLE / "configs" / "study.yaml"),
-        bundle_root=str(BUNDLE),
-        dataset_dir=str(data),
-        output_dir=str(output),
-        seeds=[0],
-        block_mm=24.0,
-        fit_overrides={"levels": [[1.0, 3, 2]], "val_levels": [[1.0, 3, 1]], **lattice},
-        register_overrides={"code_levels": [[1.0, 3, 2]], "residual_levels": [], "num_workers": 0, **lattice},
-        generate_overrides={"rule": "interpolation", **lattice},
-        overrides={"image_size": [16, 16, 16], "max_epochs": 1, "cache_workers": 1},
-        jobs=1,
-        logging_file=False,
-    )
 
 
 def tree(folder: Path) -> dict[str, int]:
@@ -67,8 +24,7 @@ def tree(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
 
 
-def test_from_a_cohort_to_one_report(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
+def test_from_a_cohort_to_one_report(tmp_path: Path, study: Any, stages: list[str]) -> None:
     cohort = BrainCohort(correlation=0.6, train_share=0.6, val_share=0.15)
     data = simulate_brain(
         tmp_path / "data", n=60, seed=0, anatomy="phantom", shape=(20, 24, 20), cohort=cohort, num_workers=1
@@ -76,7 +32,7 @@ def test_from_a_cohort_to_one_report(tmp_path: Path) -> None:
     output = tmp_path / "study"
     study(data, output)
 
-    assert [stage["name"] for stage in read_json(output / "stages.json", "stages")["stages"]] == STAGES
+    assert [stage["name"] for stage in read_json(output / "stages.json", "stages")["stages"]] == stages
     record = read_json(output / "discovery" / "discovery.json", "discovery")
     assert record["n"] == 60
     assert record["n_fitted"] == 45
@@ -96,7 +52,7 @@ def test_from_a_cohort_to_one_report(tmp_path: Path) -> None:
     assert "Traceback" not in logs
     page = (output / "report.html").read_text()
     assert "Subgroups found without attributes" in page
-    assert all(stage in page for stage in STAGES)
+    assert all(stage in page for stage in stages)
     audited = json.loads((output / "metrics.json").read_text())
     assert [run["name"] for run in audited["runs"]] == ["erm", "rebalanced", "augmented"]
 

@@ -1,18 +1,14 @@
 """What a study of brains cannot finish with is told before it starts; a bad image is left out and listed."""
 
 import json
-import logging
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import monai
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from monai.bundle import run
 
 from monai_fair.data import read_manifest, read_predictions, read_volume
 from monai_fair.data.artifacts import read_json, write_json
@@ -28,20 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "brain_mri_fair_classification"
 Change = Callable[[pd.DataFrame], pd.DataFrame]
-
-
-@pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what a bundle run changes in its process."""
-    root = logging.getLogger()
-    handlers, level, threads = root.handlers[:], root.level, torch.get_num_threads()
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    torch.set_num_threads(1)  # the runs' processes take as many
-    yield
-    root.handlers[:], root.level = handlers, level
-    torch.set_num_threads(threads)
-    monai.data.set_track_meta(True)
-    monai.utils.set_determinism(seed=None)
 
 
 def people() -> pd.DataFrame:
@@ -318,32 +300,7 @@ def test_too_few_usable_images_are_an_error(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "usable.csv").exists()
 
 
-def study(folder: Path, output: Path, **options: object) -> None:
-    lattice = {"network_def#width": 24, "network_def#hidden": 8, "progress": False}
-    run(
-        config_file=str(BUNDLE / "configs" / "study.yaml"),
-        bundle_root=str(BUNDLE),
-        dataset_dir=str(folder),
-        output_dir=str(output),
-        seeds=[0],
-        block_mm=24.0,
-        fit_overrides={"levels": [[1.0, 3, 2]], "val_levels": [[1.0, 3, 1]], **lattice},
-        register_overrides={
-            "code_levels": [[1.0, 3, 2]],
-            "residual_levels": [],
-            "num_workers": 0,
-            "report": False,
-            **lattice,
-        },
-        generate_overrides={"rule": "interpolation", "order": 1, "limit": 4, **lattice},
-        overrides={"image_size": [20, 24, 20], "max_epochs": 1, "cache_workers": 1},
-        jobs=1,
-        logging_file=False,
-        **options,
-    )
-
-
-def test_a_study_says_all_at_once_before_it_does_anything(tmp_path: Path) -> None:
+def test_a_study_says_all_at_once_before_it_does_anything(tmp_path: Path, study: Any) -> None:
     table = people().drop(columns="sex").replace({"split": {"test": "val"}})
     path = write_table(tmp_path / "data" / "manifest.csv", relabelled("train", "0")(table))
     with pytest.raises(RuntimeError) as raised:
@@ -360,7 +317,9 @@ def test_a_study_says_all_at_once_before_it_does_anything(tmp_path: Path) -> Non
     assert not (tmp_path / "study").exists()
 
 
-def test_a_study_goes_on_without_bad_images_attributes_and_positives_in_test(data: Path, tmp_path: Path) -> None:
+def test_a_study_goes_on_without_bad_images_attributes_and_positives_in_test(
+    data: Path, tmp_path: Path, study: Any
+) -> None:
     table = pd.read_csv(data / "manifest.csv", dtype=str).drop(columns=["sex", "age"])
     write_table(data / "manifest.csv", relabelled("test", "0")(table))
     (data / "manifest.json").unlink()

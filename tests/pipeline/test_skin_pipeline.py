@@ -1,14 +1,10 @@
 """The whole way, as the README goes it: simulate, manifest, train ERM and NIR, score, audit, report."""
 
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
-import monai
 import pytest
-import torch
 from monai.bundle import run
 
 from monai_fair.data import build_manifest, read_manifest, read_predictions, write_manifest
@@ -19,20 +15,6 @@ from monai_fair.simulation import simulate_skin
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "fair_image_classification"
-
-
-@pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Undo what a bundle run changes in its process."""
-    root = logging.getLogger()
-    handlers, level, threads = root.handlers[:], root.level, torch.get_num_threads()
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    torch.set_num_threads(1)
-    yield
-    root.handlers[:], root.level = handlers, level
-    torch.set_num_threads(threads)
-    monai.data.set_track_meta(True)
-    monai.utils.set_determinism(seed=None)
 
 
 def test_from_a_cohort_to_a_report(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a discovery reads: linear effects taken out all at once, and the files it is bound to."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from monai_fair.data import sha256
 from monai_fair.data.artifacts import write_tensors
 from monai_fair.errors import ArtifactError
-from monai_fair.subgroups.discovery_inputs import input_hashes, read_cohort, read_representations
+from monai_fair.subgroups import Representation
+from monai_fair.subgroups.discovery_inputs import _filled, input_hashes, read_cohort, read_representations
 
 Cohort = Any  # of conftest, which tests cannot import
 
@@ -89,3 +91,32 @@ def test_files_that_are_not_there_are_named_at_once(registered_cohort: Cohort, t
         f"  1. expected {tmp_path / 'none_dseg.nii.gz'}, found none\n"
         f"  2. expected {tmp_path / 'predictions.csv'}, found none"
     )
+
+
+def test_intensities_are_bound_to_the_images(registered_cohort: Cohort, tmp_path: Path) -> None:
+    cohort = read_cohort(registered_cohort.registered, registered_cohort.manifest)
+    root = shutil.copytree(registered_cohort.root, tmp_path / "root")
+
+    def hashes(kind: str) -> dict[str, str]:
+        own = {"representations": [kind], "embeddings": None, "mask": None, "root": root}
+        return input_hashes(cohort, registered_cohort.manifest, **own)
+
+    before = hashes("intensity")
+    image = root / cohort.table["image"].iloc[-1]
+    image.write_bytes(image.read_bytes() + b" ")
+    changed = hashes("intensity")
+    assert {name for name in before if before[name] != changed[name]} == {"images"}
+    image.unlink()
+    assert "images" not in hashes("log_jacobian")
+    with pytest.raises(ArtifactError, match=f"inputs: expected {image}, found none"):
+        hashes("intensity")
+
+
+def test_a_column_that_no_fitted_subject_has_is_said(registered_cohort: Cohort) -> None:
+    rows = Representation("log_jacobian", ["a", "b", "c"], np.array([[1.0, np.nan], [3.0, np.nan], [np.nan, 5.0]]))
+    values, notes = _filled(rows, np.array([True, True, False]))
+    np.testing.assert_array_equal(values, [[1, 0], [3, 0], [2, 5]])
+    assert notes == [
+        "log_jacobian: 3 of 6 block means are undefined, in 3 subjects, and took the mean of the fitted subjects, or 0 "
+        "where none of them has a value"
+    ]

@@ -10,6 +10,10 @@ from monai_fair.data import write_volume
 from monai_fair.errors import ArtifactError, MonaiFairError
 from monai_fair.geometry import Grid, jacobian_determinant
 from monai_fair.subgroups import read_regions, regional_volumes
+from monai_fair.subgroups.discovery import Candidate, Discovery
+from monai_fair.subgroups.discovery_inputs import CohortRows
+from monai_fair.subgroups.discovery_record import place_record
+from monai_fair.subgroups.nuisances import Nuisances
 from monai_fair.subgroups.regions import region_table
 
 SHAPE = (6, 5, 4)
@@ -126,3 +130,14 @@ def test_two_regions_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_the_table_of_an_image_has_its_name() -> None:
     assert region_table("x/template_dseg.nii.gz") == region_table("x/template_dseg.nii") == Path("x/template_dseg.tsv")
+
+
+def test_the_region_is_that_of_the_column_where_regions_share_their_middle() -> None:
+    kind, middle = "regional_volumes", np.zeros((2, 3))
+    look = Candidate(kind, "local", 2, 0.005, 0.005, 0.001, 1.0, (2, 1), "")
+    found = Discovery(["a"], np.array([True]), np.array([[1.0, 0.0]]), (look,), 0, 1, middle[1], 20.0)
+    nothing = Nuisances((), (), np.empty((1, 0)))
+    rows = CohortRows([], {kind: middle}, Grid((4, 4, 4), np.eye(4)), [], nothing, ("core", "shell"))
+    place = place_record(found, rows)
+    assert place is not None
+    assert place["region"] == "shell"
