@@ -181,10 +181,12 @@ def _gap_change_errors(table: TargetTable, run: int, key: str) -> FloatArray:
 
 
 def _may_be_top(value: FloatArray, error: FloatArray) -> BoolArray:
-    """Groups within one standard error of the largest value, that one among them."""
-    top = int(value.argmax())
-    distance = np.ma.masked_invalid(error - error[:, [top]]).std(axis=0).filled(0.0)
-    return np.asarray(value >= value[top] - distance)
+    """Groups within one standard error of a largest value, the largest among them; of equal ones none comes first."""
+    found = np.zeros(len(value), dtype=bool)
+    for top in np.flatnonzero(value >= value.max() - _ROUNDING):
+        distance = np.ma.masked_invalid(error - error[:, [top]]).std(axis=0).filled(0.0)
+        found |= value >= value[top] - distance - _ROUNDING
+    return found
 
 
 def fate_of_table(table: TargetTable, run: int, gaps: Mapping[str, Mapping[str, Record]]) -> dict[str, Record]:

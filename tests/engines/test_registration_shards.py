@@ -212,6 +212,15 @@ def test_a_killed_shard_is_named_and_goes_on_where_it_was(
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what runs in its background with SIGINT ignored, and Python leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_leaves_no_process_behind(cohort: Path, tmp_path: Path, stuck: list[str]) -> None:
     output = tmp_path / "out"
     main = threading.get_ident()

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.stats import norm, ttest_rel
 from monai_fair.data.predictions import Predictions
 from monai_fair.metrics import audit, fate
 from monai_fair.metrics.arrays import FloatArray
-from monai_fair.metrics.changes import _correlation
+from monai_fair.metrics.changes import _correlation, _may_be_top
 
 Make = Callable[..., Predictions]
 Tables = Callable[..., dict[str, Any]]
@@ -129,3 +130,17 @@ def test_what_does_not_vary_correlates_with_nothing(constant: float) -> None:
     same = np.full((100, 1), constant)
     assert _correlation(same, varying) == _correlation(varying, same) == 0
     assert _correlation(varying, 1 - varying) == pytest.approx(-1)
+
+
+def test_of_equal_groups_none_comes_first() -> None:
+    """Accuracies of 1 in two groups are common; the interval used to depend on which of them was named first."""
+    # the third group varies with the first, and is within a standard error of the second alone
+    noise = np.random.default_rng(0).standard_normal((500, 2))
+    value, error = (
+        np.array([1.0, 1.0, 0.8, 0.2]),
+        np.stack([noise[:, 0], noise[:, 1], noise[:, 0], noise[:, 0]], axis=1),
+    )
+    error *= 0.2
+    assert _may_be_top(value, error).tolist() == [True, True, True, False]
+    for order in map(list, permutations(range(4))):
+        np.testing.assert_array_equal(_may_be_top(value[order], error[:, order]), _may_be_top(value, error)[order])
