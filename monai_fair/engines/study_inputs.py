@@ -1,26 +1,21 @@
-"""What a study is given: every problem told at once before it starts, and the images that it can use."""
+"""What a study is given: every problem is told at once, before it starts."""
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
-from monai_fair.data import Manifest, load_datalist, read_manifest, read_volume, recorded_num_classes, sha256
-from monai_fair.data.artifacts import file_state, fingerprint, read_json
-from monai_fair.data.builder import BuiltManifest, write_manifest
+from monai_fair.data import Manifest, load_datalist, read_manifest, recorded_num_classes
 from monai_fair.data.predictions import SPLITS, Predictions
 from monai_fair.engines.generation_plan import PREFIX
 from monai_fair.errors import ManifestError, MonaiFairError, raise_problems
 from monai_fair.metrics.binning import with_bins
 from monai_fair.metrics.cases import MAX_LEVELS, MAX_NUMERIC_LEVELS
 from monai_fair.subgroups.discovery import LEAST_ROWS
+from monai_fair.subgroups.discovery_settings import representation_problems
 from monai_fair.subgroups.nuisances import nuisance_problems
 
-logger = logging.getLogger(__name__)
 _USES = {"train": "models learn from them", "val": "thresholds are chosen on them", "test": "arms are compared on them"}
 _SHOWN = 5  # subjects named in a message; the rest is counted
 
@@ -32,6 +27,9 @@ def check_study_inputs(
     generated_dir: str | Path,
     attributes: Sequence[str] = (),
     nuisances: Sequence[str] | None = None,
+    representations: Sequence[str] = ("log_jacobian",),
+    embeddings: str | Path | None = None,
+    regions: str | Path | None = None,
     outputs: Sequence[str | Path] = (),
     config_dir: str | Path = ".",
     base: Sequence[str] = (),
@@ -45,6 +43,9 @@ def check_study_inputs(
         generated_dir: where generated images are to lie.
         attributes: what the audit compares, as columns or ``column:rule``.
         nuisances: columns that are taken out before looking for subgroups.
+        representations: what they are looked for in.
+        embeddings: file of the representation of that name.
+        regions: label image of the representation ``regional_volumes``.
         outputs: manifests that the study writes.
         config_dir: where config files lie.
         base: names of those of every training.
@@ -57,66 +58,16 @@ def check_study_inputs(
     checked = read_manifest(manifest, num_classes=num_classes, labelled=False)
     # names every path that leaves the root
     load_datalist(manifest, dataset_dir, num_classes=num_classes, labelled=False)
-    problems = [*_column_problems(checked), *_row_problems(checked)]
+    problems = [*_column_problems(checked), *row_problems(checked)]
     problems += _subject_problems(checked.table["subject_id"].tolist())
     problems += _attribute_problems(checked, attributes)
     problems += _nuisance_problems(checked, nuisances or ())
+    problems += _look_problems(representations, embeddings, regions)
     problems += _place_problems(Path(generated_dir), Path(dataset_dir))
-    problems += [_overwritten(path) for path in outputs if Path(path).resolve() == Path(manifest).resolve()]
+    problems += [overwritten(path) for path in outputs if Path(path).resolve() == Path(manifest).resolve()]
     files = dict.fromkeys(Path(config_dir) / name for names in (base, *(arms or {}).values()) for name in names)
     problems += [f"expected the file {path}, found none; correct the arms" for path in files if not path.is_file()]
     raise_problems(ManifestError, manifest, problems)
-
-
-def usable_manifest(
-    manifest: str | Path, out: str | Path, *, dataset_dir: str | Path, num_workers: int = 4, progress: bool = True
-) -> Path:
-    """Write the manifest of the images that a classifier can read.
-
-    A file that cannot be read, or has one value everywhere, never stops a study: its row is left out, and subject and
-    reason stand in the record beside ``out`` and in the log. What was written of the same images is left as it is.
-
-    Args:
-        manifest: of the cohort, with ``label`` and ``split``.
-        out: the CSV file to write.
-        dataset_dir: data root that the image paths start from.
-        num_workers: threads that read images.
-        progress: show a progress bar.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        ManifestError: if too few rows are left, or ``out`` is the manifest itself.
-    """
-    target, num_classes = Path(out), recorded_num_classes(manifest) or 2
-    if target.resolve() == Path(manifest).resolve():
-        raise ManifestError(_overwritten(target))
-    checked = read_manifest(manifest, num_classes=num_classes)
-    images = [Path(row["image"]) for row in load_datalist(manifest, dataset_dir, num_classes=num_classes)]
-    key = fingerprint([sha256(manifest), [[str(path), *file_state(path)] for path in images]])
-    if _is_written(target, key):
-        return target
-    with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        bar = tqdm(pool.map(_reason, images), total=len(images), desc="reading images", unit="image",
-                   disable=not progress)  # fmt: skip
-        reasons = pd.Series(list(bar), index=checked.table.index)
-    left = Manifest(checked.table[reasons == ""], checked.attributes, checked.source, checked.num_classes)
-    gone = checked.table[["subject_id"]].assign(reason=reasons)[reasons != ""]
-    for row in gone.itertuples():
-        logger.warning(f"{row.subject_id} is left out of the study: {row.reason}")
-    if len(gone):
-        source = f"{manifest} without {len(gone)} of {len(images)} images, such as {gone['reason'].iloc[0]}"
-        raise_problems(ManifestError, source, _row_problems(left))
-    record = {
-        "key": key,
-        "made_from": {"manifest": Path(manifest).name, "sha256": sha256(manifest)},
-        "num_classes": checked.num_classes,
-        "dropped": [{"reason": row.reason, "n": 1, "subject_id": [row.subject_id]} for row in gone.itertuples()],
-        "n": len(left.table),
-        "n_subjects": int(left.table["subject_id"].nunique()),
-    }
-    return write_manifest(BuiltManifest(left.table.astype(str), record), target)
 
 
 def _column_problems(manifest: Manifest) -> list[str]:
@@ -135,7 +86,8 @@ def _column_problems(manifest: Manifest) -> list[str]:
     return problems
 
 
-def _row_problems(manifest: Manifest) -> list[str]:
+def row_problems(manifest: Manifest) -> list[str]:
+    """Return what parts and labels of a manifest lack for a study; nothing is said of a column that is absent."""
     problems = _part_problems(manifest) if "split" in manifest.table else []
     return problems + (_class_problems(manifest) if {"label", "split"} <= set(manifest.table) else [])
 
@@ -205,6 +157,17 @@ def _nuisance_problems(manifest: Manifest, nuisances: Sequence[str]) -> list[str
     return problems + nuisance_problems(manifest.table, known, fitted)
 
 
+def _look_problems(names: Sequence[str], embeddings: str | Path | None, regions: str | Path | None) -> list[str]:
+    if problems := _name_problems("representations", names):
+        return problems
+    files = {"embeddings": embeddings, "regions": regions}
+    return representation_problems(names, **files) + [
+        f"{option}: expected the file {path}, found none; correct the path"
+        for option, path in files.items()
+        if path and not Path(path).is_file()
+    ]
+
+
 def _attribute_problems(manifest: Manifest, attributes: Sequence[str]) -> list[str]:
     recorded = ", ".join(manifest.attributes) or "none"
     problems = _name_problems("attributes", attributes)
@@ -256,25 +219,9 @@ def _place_problems(generated: Path, root: Path) -> list[str]:
     ]
 
 
-def _overwritten(path: str | Path) -> str:
+def overwritten(path: str | Path) -> str:
+    """Return the problem of a manifest that would be written over."""
     return f"{path}: expected another file than the manifest, which would be overwritten; choose another output_dir"
-
-
-def _is_written(target: Path, key: str) -> bool:
-    record = target.with_suffix(".json")
-    if not (target.is_file() and record.is_file()):
-        return False
-    known = read_json(record, "manifest")
-    return bool(known.get("key") == key and known["manifest_sha256"] == sha256(target))
-
-
-def _reason(path: Path) -> str:
-    """Return why an image cannot be used, or nothing."""
-    try:
-        read_volume(path)
-    except (MonaiFairError, OSError) as error:
-        return " ".join(str(error).split())
-    return ""
 
 
 def _some(names: Sequence[str]) -> str:

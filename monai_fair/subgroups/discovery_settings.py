@@ -54,21 +54,8 @@ class DiscoverySettings:
         Raises:
             MonaiFairError: with every problem.
         """
-        known = {
-            "representations": (self.representations, REPRESENTATIONS),
-            "fit_splits": (self.fit_splits, FIT_SPLITS),
-        }
-        problems = [
-            f"{option}: expected names of {', '.join(allowed)}, each once, got '{','.join(map(str, given))}'"
-            for option, (given, allowed) in known.items()
-            if not given or len(set(given)) < len(given) or not set(given) <= set(allowed)
-        ]
-        needed = {"embeddings": (embeddings, "embeddings"), "regions": (regions, "regional_volumes")}
-        problems += [
-            f"{option}: expected a file with, and only with, the representation '{name}'"
-            for option, (file, name) in needed.items()
-            if bool(file) != (name in self.representations)
-        ]
+        problems = representation_problems(self.representations, embeddings=embeddings, regions=regions)
+        problems += _name_problems("fit_splits", self.fit_splits, FIT_SPLITS)
         nuisances = self.nuisances or ()
         if len(set(nuisances)) < len(nuisances):
             problems.append(f"nuisances: expected each once, got '{','.join(nuisances)}'")
@@ -95,6 +82,28 @@ class DiscoverySettings:
             )
         problems += nuisance_problems(cohort.table, [name for name in nuisances if name in cohort.attributes], fitted)
         raise_problems(MonaiFairError, source, problems)
+
+
+def representation_problems(names: Sequence[str], *, embeddings: object, regions: object) -> list[str]:
+    """Return what is wrong with names of representations, and with the files that some of them need.
+
+    Args:
+        names: of :data:`~monai_fair.subgroups.registered_rows.REPRESENTATIONS`.
+        embeddings: file of embeddings; empty or ``None`` without.
+        regions: file of regions, as well.
+    """
+    needed = {"embeddings": (embeddings, "embeddings"), "regions": (regions, "regional_volumes")}
+    return _name_problems("representations", names, REPRESENTATIONS) + [
+        f"{option}: expected a file with, and only with, the representation '{name}'"
+        for option, (file, name) in needed.items()
+        if bool(file) != (name in names)
+    ]
+
+
+def _name_problems(option: str, given: Sequence[str], allowed: Sequence[str]) -> list[str]:
+    if given and len(set(given)) == len(given) and set(given) <= set(allowed):
+        return []
+    return [f"{option}: expected names of {', '.join(allowed)}, each once, got '{','.join(map(str, given))}'"]
 
 
 def _unknown(option: str, names: Sequence[str], cohort: Cohort) -> list[str]:

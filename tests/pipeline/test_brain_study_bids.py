@@ -205,8 +205,12 @@ def test_from_oasis_1_as_it_is_published(simulated: Path, tmp_path: Path, study:
         alike, mirrored = (np.corrcoef(found[brain], other[brain])[0, 1] for other in (image, image[::-1]))
         assert alike > 0.95
         assert alike > mirrored
-    study(data, tmp_path / "study")
+    regions, names = truth / "template_dseg.nii.gz", ["log_jacobian", "regional_volumes"]
+    study(data, tmp_path / "study", representations=names, regions=str(regions))
     check_results(data, tmp_path / "study", stages)
+    record = read_json(tmp_path / "study" / "discovery" / "discovery.json", "discovery")
+    assert {look["representation"] for look in record["candidates"]} == set(names)
+    assert regions.name in record["inputs"]
 
 
 def test_a_map_that_cannot_be_used_is_a_row_with_a_reason(simulated: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from monai_fair.data import read_manifest, read_predictions, read_volume
 from monai_fair.data.artifacts import read_json, write_json
 from monai_fair.data.tables import write_table
 from monai_fair.data.volumes import save_nifti
-from monai_fair.engines.study_inputs import check_study_inputs, usable_manifest
+from monai_fair.engines.study_inputs import check_study_inputs
+from monai_fair.engines.usable_images import usable_manifest
 from monai_fair.errors import ManifestError, root_cause
 from monai_fair.report import audit_files
 from monai_fair.simulation import BrainCohort, simulate_brain
@@ -162,10 +163,25 @@ def test_nuisances_that_could_not_be_taken_out(tmp_path: Path) -> None:
     ]
 
 
+def test_representations_that_could_not_be_read(tmp_path: Path) -> None:
+    known = "log_jacobian, regional_volumes, displacement, codes, intensity, embeddings"
+    assert told(tmp_path, representations=["intensity", "codes"]) == []
+    assert told(tmp_path, representations=["image", "regional_volumes"], embeddings=tmp_path / "clip.csv") == [
+        f"representations: expected names of {known}, each once, got 'image,regional_volumes'",
+        "embeddings: expected a file with, and only with, the representation 'embeddings'",
+        "regions: expected a file with, and only with, the representation 'regional_volumes'",
+        f"embeddings: expected the file {tmp_path / 'clip.csv'}, found none; correct the path",
+    ]
+    (tmp_path / "labels.nii.gz").touch()
+    given = {"representations": ["regional_volumes"], "regions": tmp_path / "labels.nii.gz"}
+    assert told(tmp_path, **given) == []
+
+
 def test_a_text_is_no_list_of_names(tmp_path: Path) -> None:
-    assert told(tmp_path, attributes="sex", nuisances="age") == [
+    assert told(tmp_path, attributes="sex", nuisances="age", representations="codes") == [
         "attributes: expected a list such as \"['sex']\", got 'sex'; write it as one",
         "nuisances: expected a list such as \"['age']\", got 'age'; write it as one",
+        "representations: expected a list such as \"['codes']\", got 'codes'; write it as one",
     ]
 
 

@@ -351,8 +351,8 @@ def test_labels_of_one_class_or_none_leave_the_rest(own_cohort: Make) -> None:
             "discover: 5 problems\n"
             "  1. representations: expected names of log_jacobian, regional_volumes, displacement, codes, intensity, "
             "embeddings, each once, got 'volume'\n"
-            "  2. fit_splits: expected names of train, val, each once, got 'train,test'\n"
-            "  3. regions: expected a file with, and only with, the representation 'regional_volumes'\n"
+            "  2. regions: expected a file with, and only with, the representation 'regional_volumes'\n"
+            "  3. fit_splits: expected names of train, val, each once, got 'train,test'\n"
             "  4. nuisances: expected each once, got 'sex,sex'\n"
             "  5. block_mm: expected a number above 0, got 0.0",
         ),
