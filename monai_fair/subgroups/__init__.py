@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from monai_fair.subgroups.contingency import Association, OddsRatio, cramers_v
     from monai_fair.subgroups.discovery import Discovery, discover
     from monai_fair.subgroups.discovery_files import discover_files
+    from monai_fair.subgroups.labelwise_mixture import LabelwiseMixture
     from monai_fair.subgroups.local_mixture import LocalMixture
     from monai_fair.subgroups.mixture import ErrorAwareMixture
     from monai_fair.subgroups.nuisances import Nuisances, read_nuisances, without_nuisances
@@ -29,6 +30,7 @@ __all__ = [
     "Discovery",
     "ErrorAwareMixture",
     "LabelAssociation",
+    "LabelwiseMixture",
     "LocalMixture",
     "Nuisances",
     "OddsRatio",
@@ -66,6 +68,7 @@ _LAZY = {
     "CodeSampler": "code_sampling",
     "ErrorAwareMixture": "mixture",
     "LabelAssociation": "associations",
+    "LabelwiseMixture": "labelwise_mixture",
     "LocalMixture": "local_mixture",
     "Nuisances": "nuisances",
     "OddsRatio": "contingency",
