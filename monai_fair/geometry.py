@@ -24,7 +24,7 @@ from monai_fair.errors import GeometryError
 
 Matrix = npt.NDArray[np.float64]
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_AFFINE_TOLERANCE_MM = 1e-3
+_STORED_MM = 0.01
 
 
 class Axes(StrEnum):
@@ -113,8 +113,11 @@ class Grid:
         product = torch.einsum if isinstance(field, Tensor) else np.einsum
         return product("ab,...bxyz->...axyz", matrix, field)
 
-    def matches(self, other: "Grid", *, tolerance_mm: float = _AFFINE_TOLERANCE_MM) -> bool:
-        """Tell whether two grids have the same shape, and corners that lie within ``tolerance_mm`` of each other."""
+    def matches(self, other: "Grid", *, tolerance_mm: float = _STORED_MM) -> bool:
+        """Tell whether two grids have the same shape, and corners that lie within ``tolerance_mm`` of each other.
+
+        The default is what headers of single precision may be apart.
+        """
         return self.shape == other.shape and self.distance_mm(other) <= tolerance_mm
 
     def distance_mm(self, other: "Grid") -> float:

@@ -21,7 +21,6 @@ from monai_fair.engines.image_match import TemplateMatch
 from monai_fair.errors import MonaiFairError, RegistrationError
 from monai_fair.geometry import Grid, canonical
 
-_TOLERANCE_MM = 0.01
 _HALF = 0.5
 
 
@@ -55,7 +54,7 @@ def read_on_grid(path: str | Path, grid: Grid, *, mask: npt.NDArray[np.bool_] | 
             f"{path}: expected a volume on the template's grid of {grid.shape} voxels, got {found.shape}; run "
             "`python -m monai_fair prepare`"
         )
-    if not found.matches(grid, tolerance_mm=_TOLERANCE_MM):
+    if not found.matches(grid):
         raise RegistrationError(
             f"{path}: expected voxels where the template's are, got a grid {found.distance_mm(grid):.2f} mm away; run "
             "`python -m monai_fair prepare`"

@@ -71,7 +71,7 @@ class DonorScans(Dataset):
         """
         row = self.data[index]
         field, grid = read_displacement(row["field"])
-        if not grid.matches(self.grid, tolerance_mm=0.01):
+        if not grid.matches(self.grid):
             raise RegistrationError(f"{row['field']}: expected a field on the template's grid, got one elsewhere")
         image = read_on_grid(row["scan"], self.grid).array
         return {"row": row, "image": image, "to_scan": torch.from_numpy(np.asarray(field, dtype=np.float32))}

@@ -65,7 +65,7 @@ class TemplateSpace:
         """Read a label map on the template's grid, in any orientation."""
         volume = read_labels(path)
         array, grid = canonical(volume.array, volume.grid)
-        if not grid.matches(self.grid, tolerance_mm=0.01):
+        if not grid.matches(self.grid):
             raise RegistrationError(
                 f"{path}: expected labels on the template's grid of {self.grid.shape} voxels, got {grid.shape} voxels "
                 "or another place; resample it"
@@ -104,7 +104,7 @@ def read_truth(patterns: Mapping[str, Any], subject: str, root: Path, space: Tem
     field = None
     if "displacement" in path:
         field, grid = read_displacement(path["displacement"])
-        if not grid.matches(space.grid, tolerance_mm=0.01):
+        if not grid.matches(space.grid):
             raise RegistrationError(f"{path['displacement']}: expected a field on the template's grid")
     mask = space.labels_on_grid(path["mask"]) > 0 if "mask" in path else None
     labels = {

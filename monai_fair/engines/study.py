@@ -1,10 +1,10 @@
 """Arms of a comparison over seeds: every run a bundle run of its own, several at a time, finished ones skipped."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 
 from monai_fair.engines.bundle_runs import BundleRun, check_files, run_bundles
@@ -52,7 +52,7 @@ class BundleStudy:
         self.base, self.evaluate = tuple(base), tuple(evaluate)
         self.overrides = dict(overrides or {})
         self.inputs = {arm: tuple(Path(path) for path in (inputs or {}).get(arm, ())) for arm in arms}
-        self.jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+        self.jobs = jobs or (1 if torch.cuda.is_available() else joblib.cpu_count())
         self._check_files(arms)
         self.runs = [self._plan(arm, tuple(files), seed) for seed in seeds for arm, files in arms.items()]
 

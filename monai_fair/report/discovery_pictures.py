@@ -20,7 +20,7 @@ from monai_fair.geometry import Axes
 from monai_fair.report.discovery_record import FoundSubgroups
 from monai_fair.report.quantities import Record, joined
 from monai_fair.report.registration_measures import MINUS
-from monai_fair.report.registration_slices import PLANES, png_uri, position_words
+from monai_fair.report.registration_slices import PLANES, png_uri, position_words, window
 from monai_fair.report.registration_volumes import FloatVolume, Template, on_grid
 
 SPREAD = "maps/desc-spread_map.nii.gz"
@@ -30,7 +30,6 @@ _LARGER, _SMALLER = (213, 94, 0), (86, 180, 233)  # Okabe and Ito's vermilion an
 _LETTERS = ("LR", "PA", "IS")  # ends of each array axis
 _DIRECTIONS = (("left of", "right of"), ("behind", "in front of"), ("below", "above"))
 _LEVELS = 253  # of the colour bar
-_WINDOW = (0.5, 99.5)  # percentiles of the brain's intensities that are shown black and white
 _OPAQUE = 230  # of 255: the image stays visible below the strongest colour
 _SMOOTHING_MM = 4.0
 Values = npt.NDArray[np.floating[Any]]
@@ -216,9 +215,7 @@ def overlay_uri(values: Values, limit: float, *, inside: npt.NDArray[np.bool_] |
 
 
 def _panels(image: FloatVolume, logs: FloatVolume, template: Template, place: Place, limit: float) -> list[Record]:
-    low, high = (float(end) for end in np.percentile(image[template.brain], _WINDOW))
-    # a brain of one intensity has no contrast to show, and must not divide by 0
-    ends = (low, high if high > low else low + 1.0)
+    ends = window(image, template.brain)
     return [_panel(plane, image, logs, template, place, limit, ends) for plane in PLANES]
 
 

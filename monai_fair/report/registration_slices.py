@@ -171,7 +171,7 @@ def line_path(coordinate: Values, step: float) -> str:
 
 def _layers(subject: SubjectVolumes, template: Template, limits: Limits) -> list[_Layer]:
     before, after = differences(subject, template)
-    shared, own = _window(template.image, template.brain), _window(subject.image, subject.brain)
+    shared, own = window(template.image, template.brain), window(subject.image, subject.brain)
     either = template.brain | subject.brain
     spread, sd = (-limits.difference, limits.difference), "SD"
     ratio = -limits.log_jacobian, limits.log_jacobian
@@ -227,7 +227,8 @@ def _bar(layer: _Layer) -> Record:
     return {"png": shades, "ends": [f"{MINUS}{layer.high:g}", "0", f"{layer.high:g}"], "unit": layer.unit}
 
 
-def _window(image: Values, brain: BoolVolume) -> tuple[float, float]:
+def window(image: Values, brain: BoolVolume) -> tuple[float, float]:
+    """Return the intensities that are shown black and white."""
     low, high = np.percentile(image[brain], _WINDOW)
     # a brain of one intensity has no contrast to show, and must not divide by 0
     return float(low), float(high) if high > low else float(low) + 1.0

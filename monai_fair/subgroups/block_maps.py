@@ -18,7 +18,6 @@ from monai_fair.subgroups.representations import FloatArray, Representation, rea
 
 BoolArray = npt.NDArray[np.bool_]
 _LEAST_SHARE = 0.5  # of a block inside the mask: below it the block belongs to the outside
-_TOLERANCE_MM = 0.01
 
 
 def block_positions(mask: BoolArray, grid: Grid, *, block: int = 4) -> FloatArray:
@@ -157,7 +156,7 @@ def on_grid(array: npt.NDArray[Any], own: Grid, wanted: Grid | None, *, turn: bo
     if wanted is None:
         return array
     turned, grid = canonical(array, own) if turn else (array, own)
-    if not grid.matches(wanted, tolerance_mm=_TOLERANCE_MM):
+    if not grid.matches(wanted):
         apart = f", {grid.distance_mm(wanted):.3g} mm away" if grid.shape == wanted.shape else ""
         raise GeometryError(
             f"expected the template's grid of {wanted.shape} voxels, got {grid.shape} voxels{apart}; "

@@ -37,7 +37,6 @@ _BLOCKS: dict[str, Callable[..., Representation]] = {
     "displacement": displacement_blocks,
     "intensity": intensity_blocks,
 }
-_TOLERANCE_MM = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +143,7 @@ class RowReader:
     def _volumes(self) -> tuple[Representation, FloatArray]:
         inside, grid = self.brain
         found = self.template_regions
-        if not found.grid.matches(grid, tolerance_mm=_TOLERANCE_MM):
+        if not found.grid.matches(grid):
             raise GeometryError(
                 f"{self.regions}: expected the grid of {self.mask}, {grid.shape} voxels, got another of "
                 f"{found.grid.shape} voxels; give regions of the template of the registration"

@@ -12,7 +12,6 @@ from monai_fair.errors import GeometryError
 from monai_fair.geometry import Grid, canonical
 
 Map = npt.NDArray[np.float32]
-_TOLERANCE_MM = 0.01
 _AHEAD = 4  # maps per thread that wait to be added; memory does not grow with the cohort
 
 
@@ -47,7 +46,7 @@ def subgroup_maps(
         for at in range(0, len(subjects), step):
             part = subjects[at : at + step]
             for subject, (values, own) in zip(part, pool.map(_read, [paths[one] for one in part]), strict=True):
-                if not own.matches(grid, tolerance_mm=_TOLERANCE_MM):
+                if not own.matches(grid):
                     raise GeometryError(f"{paths[subject]}: expected the grid of {first}, got another")
                 defined = np.isfinite(values)
                 values = np.where(defined, values, 0.0).astype(np.float64)
