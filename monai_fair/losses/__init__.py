@@ -22,6 +22,8 @@ from monai_fair.losses.nir import (
     neuron_incidence_redistribution,
 )
 from monai_fair.losses.nir_loss import NIRLoss
+from monai_fair.losses.orthogonality import ColumnOrthogonality, RowOrthogonality
+from monai_fair.losses.sensitive_basis import sensitive_basis, updated_basis
 from monai_fair.losses.similarity import (
     CorrelationLoss,
     LocalCorrelationLoss,
@@ -37,6 +39,7 @@ from monai_fair.losses.similarity import (
 __all__ = [
     "BendingLoss",
     "ClassificationLoss",
+    "ColumnOrthogonality",
     "CorrelationLoss",
     "GradientInverseConsistencyLoss",
     "GroupDROLoss",
@@ -47,6 +50,7 @@ __all__ = [
     "MutualInformationLoss",
     "NIRLoss",
     "NIRRegularizer",
+    "RowOrthogonality",
     "bending_density",
     "bending_energy",
     "code_prior",
@@ -66,4 +70,6 @@ __all__ = [
     "normalized_correlation",
     "probability_weighted_means",
     "sample_weights",
+    "sensitive_basis",
+    "updated_basis",
 ]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from torch import distributed as dist
 from torch.nn import functional
 
 from monai_fair.errors import MonaiFairError, raise_problems
+from monai_fair.losses.process_sums import sum_over_processes
 
 Normalizer = Literal["weights", "batch"]
 SampleWeight = Literal["prob", "prob_label", "prediction"]
@@ -125,44 +125,6 @@ def means_of_sums(sums: torch.Tensor, *, normalizer: Normalizer = "weights", eps
     """Divide the sums of :func:`weighted_sums`; returns means of shape ``(C, D)``."""
     total = sums[:, -2:-1] + eps if normalizer == "weights" else sums[:, -1:]
     return sums[:, :-2] / total
-
-
-def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """Return the sum of ``value`` over all processes, differentiable.
-
-    With ``S = sum_r s_r`` and the same ``L(S)`` on each of W processes, the backward pass adds up W equal
-    gradients, so ``s_r`` receives ``W L'(S)``. DistributedDataParallel then averages over processes:
-    ``(1/W) sum_r W L'(S) ds_r/dw = dL/dw``, the gradient of one process that sees all samples.
-
-    Raises:
-        MonaiFairError: if torch.distributed is not initialised.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        raise MonaiFairError(
-            "distributed=True: expected an initialised torch.distributed process group, got none; "
-            "call init_process_group first or leave 'distributed' to its default"
-        )
-    result: torch.Tensor = _SumOverProcesses.apply(value)
-    return result
-
-
-def in_process_group() -> bool:
-    """Whether torch.distributed is initialised with more than one process."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """All-reduce with its gradient; ``torch.distributed.nn.functional.all_reduce`` is deprecated."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
-        total = value.detach().clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return sum_over_processes(gradient)
 
 
 def _membership(y: torch.Tensor, num_outputs: int, multi_label: bool) -> torch.Tensor:

@@ -8,8 +8,8 @@ from torch import distributed as dist
 from torch import nn
 
 from monai_fair.errors import MonaiFairError, raise_problems
-from monai_fair.losses.channel_means import in_process_group
 from monai_fair.losses.classification import ClassificationLoss
+from monai_fair.losses.process_sums import in_process_group
 
 
 def group_dro_step(

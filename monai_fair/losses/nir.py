@@ -19,13 +19,12 @@ from monai_fair.losses.channel_means import (
     EPS,
     Normalizer,
     SampleWeight,
-    in_process_group,
     means_of_sums,
     sample_weights,
     select_classes,
-    sum_over_processes,
     weighted_sums,
 )
+from monai_fair.losses.process_sums import in_process_group, sum_over_processes
 
 Activation = Literal["relu", "abs"]
 
