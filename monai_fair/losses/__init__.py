@@ -1,5 +1,6 @@
 """Losses and regularisers: of classifiers, of deformations, and the similarity of images."""
 
+from monai_fair.losses.attribute_loss import AttributeLoss
 from monai_fair.losses.channel_means import probability_weighted_means, sample_weights
 from monai_fair.losses.classification import ClassificationLoss
 from monai_fair.losses.deformation import (
@@ -37,6 +38,7 @@ from monai_fair.losses.similarity import (
 )
 
 __all__ = [
+    "AttributeLoss",
     "BendingLoss",
     "ClassificationLoss",
     "ColumnOrthogonality",
