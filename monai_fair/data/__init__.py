@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from monai_fair.data.artifacts import sha256
+from monai_fair.data.attribute_coding import AttributeCodes, attribute_codes, with_attribute_codes
 from monai_fair.data.builder import BuiltManifest, build_manifest, write_manifest
 from monai_fair.data.crosstables import cross_tables, small_cells
 from monai_fair.data.images import ImageCheck, check_images
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
         write_displacement,
         write_itk_transform,
     )
-    from monai_fair.data.samplers import weighted_sampler
+    from monai_fair.data.samplers import ClassBalancedBatchSampler, weighted_sampler
     from monai_fair.data.volumes import Volume, read_labels, read_map, read_volume, write_volume
 
 __all__ = [
+    "AttributeCodes",
     "BuiltManifest",
+    "ClassBalancedBatchSampler",
     "ImageCheck",
     "Manifest",
     "Predictions",
     "Recipe",
     "Volume",
+    "attribute_codes",
     "balancing_weights",
     "build_manifest",
     "cell_deficits",
@@ -62,6 +66,7 @@ __all__ = [
     "small_cells",
     "split_by_subject",
     "weighted_sampler",
+    "with_attribute_codes",
     "write_displacement",
     "write_itk_transform",
     "write_manifest",
@@ -71,6 +76,7 @@ __all__ = [
 ]
 
 _WITH_TORCH = {
+    "ClassBalancedBatchSampler": "samplers",
     "Volume": "volumes",
     "read_displacement": "displacements",
     "read_itk_transform": "displacements",

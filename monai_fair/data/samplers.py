@@ -1,13 +1,14 @@
-"""Training rows drawn in proportion to the manifest's weights."""
+"""Training rows drawn in proportion to the manifest's weights, or with as many of every class in a batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.data import DistributedWeightedRandomSampler
 from torch import distributed as dist
 from torch.utils.data import Sampler, WeightedRandomSampler
 
-from monai_fair.errors import ManifestError
+from monai_fair.errors import ManifestError, raise_problems
 
 _SHOWN = 5
 
@@ -53,3 +54,57 @@ def weighted_sampler(datalist: Sequence[Mapping[str, Any]], *, num_samples: int 
         )
         return sampler
     return WeightedRandomSampler(weights, total)
+
+
+class ClassBalancedBatchSampler(Sampler[list[int]]):
+    """Draw batches in which every class has the same number of samples, each sample once in a batch.
+
+    Draws come from torch's global generator, which :class:`monai_fair.handlers.EpochSeed` seeds at every epoch, so a
+    resumed run draws as an uninterrupted one. Of several processes each has its share of the rows of every class.
+
+    Args:
+        datalist: training rows with an integer ``label``, in the order of the dataset.
+        batch_size: of one process, a multiple of the number of classes.
+        num_classes: number of classes.
+        num_batches: of an epoch and one process; ``None`` takes as many as go through as many rows as there are.
+
+    Raises:
+        ManifestError: if a class has too few rows for a batch, or the size is no multiple of the number of classes.
+    """
+
+    def __init__(
+        self,
+        datalist: Sequence[Mapping[str, Any]],
+        batch_size: int,
+        *,
+        num_classes: int = 2,
+        num_batches: int | None = None,
+    ) -> None:
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        labels = torch.tensor([int(row["label"]) for row in datalist], dtype=torch.long)
+        rows = [(labels == label).nonzero()[:, 0] for label in range(num_classes)]
+        self.each = batch_size // num_classes
+        least = world * max(1, self.each)
+        problems = [
+            f"expected at least {least} rows of label {label} ({max(1, self.each)} in a batch"
+            f"{f', {world} processes' if world > 1 else ''}), got {len(own)}; take smaller batches"
+            for label, own in enumerate(rows)
+            if len(own) < least
+        ]
+        if batch_size < num_classes or batch_size % num_classes:
+            problems.append(f"expected a batch_size that is a multiple of {num_classes}, got {batch_size}; correct it")
+        if num_batches is not None and num_batches < 1:
+            problems.append(f"expected num_batches of at least 1, or None, got {num_batches}; correct it")
+        raise_problems(ManifestError, "ClassBalancedBatchSampler", problems)
+        self.rows = [own[rank::world] for own in rows]
+        self.num_batches = num_batches or max(1, len(datalist) // (batch_size * world))
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the rows of each batch, in random order."""
+        for _ in range(self.num_batches):
+            drawn = torch.cat([own[torch.randperm(len(own))[: self.each]] for own in self.rows])
+            yield drawn[torch.randperm(len(drawn))].tolist()

@@ -11,7 +11,7 @@ from monai_fair.errors import MonaiFairError
 from monai_fair.handlers.loss_term import LossTerm
 from monai_fair.losses import ColumnOrthogonality, RowOrthogonality, sensitive_basis
 from monai_fair.losses.nir_loss import checked_weight
-from monai_fair.losses.sensitive_basis import RankRule
+from monai_fair.losses.sensitive_space import RankRule
 from monai_fair.networks import EmbeddingClassifier, LayerInput
 
 

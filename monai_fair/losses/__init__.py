@@ -24,7 +24,7 @@ from monai_fair.losses.nir import (
 )
 from monai_fair.losses.nir_loss import NIRLoss
 from monai_fair.losses.orthogonality import ColumnOrthogonality, RowOrthogonality
-from monai_fair.losses.sensitive_basis import sensitive_basis, updated_basis
+from monai_fair.losses.sensitive_space import sensitive_basis, updated_basis
 from monai_fair.losses.similarity import (
     CorrelationLoss,
     LocalCorrelationLoss,

@@ -1,0 +1,160 @@
+"""Attributes of a manifest as numbers for a network, by what the training rows have."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from monai_fair.errors import ManifestError, raise_problems
+
+CONTINUOUS = "continuous"
+_KEY = "attribute_codes"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class AttributeCodes:
+    """How the attributes of a subject become numbers; what :func:`attribute_codes` makes.
+
+    Attributes:
+        levels: attribute to its values in the order of their indices; empty for a continuous one.
+        scales: continuous attribute to mean and standard deviation of its training rows.
+    """
+
+    levels: Mapping[str, tuple[str, ...]]
+    scales: Mapping[str, tuple[float, float]]
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of levels of each attribute, 0 for a continuous one, as networks and losses take them."""
+        return [len(values) for values in self.levels.values()]
+
+    def record(self) -> dict[str, Any]:
+        """Return them as JSON has them."""
+        return {
+            "levels": {name: list(values) for name, values in self.levels.items()},
+            "scales": {name: list(scale) for name, scale in self.scales.items()},
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "AttributeCodes":
+        """Return what :meth:`record` wrote."""
+        return cls(
+            {name: tuple(values) for name, values in record["levels"].items()},
+            {name: (float(scale[0]), float(scale[1])) for name, scale in record["scales"].items()},
+        )
+
+    def encode(self, table: pd.DataFrame) -> tuple[npt.NDArray[np.float32], list[str]]:
+        """Return indices of levels and scaled numbers, and what could not be read.
+
+        Args:
+            table: text, a column for each attribute; empty where it is missing.
+
+        Returns:
+            Shape ``(n, A)``, NaN where an attribute is missing or cannot be read; and a sentence for each attribute
+            with values that are no level, or no number.
+        """
+        columns, problems = [], []
+        for name, values in self.levels.items():
+            text = table[name].astype(str)
+            known = text != ""
+            if values:
+                found = text.map({value: float(place) for place, value in enumerate(values)}).astype(float)
+                wanted = f"one of {', '.join(values)}"
+            else:
+                mean, deviation = self.scales[name]
+                found, wanted = (pd.to_numeric(text, errors="coerce") - mean) / deviation, "a number"
+            if (strange := known & found.isna()).any():
+                worst = ", ".join(f"'{value}'" for value, _ in Counter(text[strange]).most_common(_SHOWN))
+                problems.append(
+                    f"{name}: expected {wanted}, {int(strange.sum())} rows have another value, such as {worst}"
+                )
+            columns.append(found.where(known).to_numpy(dtype=np.float32))
+        return np.stack(columns, axis=1), problems
+
+
+def attribute_codes(
+    datalist: Sequence[Mapping[str, Any]], attributes: Mapping[str, Sequence[str] | str | None]
+) -> AttributeCodes:
+    """Return how attributes become numbers.
+
+    Args:
+        datalist: training rows of :func:`monai_fair.data.load_datalist`.
+        attributes: name to its levels in the order of their indices, to ``None`` for all values of the training rows
+            in alphabetical order, or to ``"continuous"`` for numbers, brought to mean 0 and standard deviation 1.
+
+    Raises:
+        ManifestError: with every attribute that is not recorded, has a single level in training, or is not of its kind.
+    """
+    levels: dict[str, tuple[str, ...]] = {}
+    scales: dict[str, tuple[float, float]] = {}
+    problems = [] if attributes else ["expected at least one attribute, got none"]
+    for name, kind in attributes.items():
+        values = pd.Series([row["attributes"].get(name) for row in datalist], dtype=object)
+        known = values[values.notna() & (values != "")].astype(str)
+        if values.isna().all():
+            recorded = ", ".join(datalist[0]["attributes"]) if datalist else ""
+            problems.append(f"{name}: expected a recorded attribute ({recorded or 'none'}); correct the name")
+        elif kind == CONTINUOUS:
+            levels[name] = ()
+            problems += _add_scale(scales, name, known)
+        else:
+            levels[name] = tuple(sorted(set(known))) if kind is None else tuple(map(str, kind))
+            problems += _level_problems(name, levels[name], known)
+    raise_problems(ManifestError, "attributes of the training rows", problems)
+    return AttributeCodes(levels, scales)
+
+
+def with_attribute_codes(
+    datalist: Sequence[Mapping[str, Any]], codes: AttributeCodes, *, unseen: Literal["error", "missing"] = "error"
+) -> list[dict[str, Any]]:
+    """Return rows with ``attribute_codes``, shape ``(A,)``, float32, NaN where an attribute is missing.
+
+    Args:
+        datalist: rows of :func:`monai_fair.data.load_datalist`.
+        codes: of the training rows.
+        unseen: what a value is that the training rows do not have: an ``error``, or ``missing``.
+
+    Raises:
+        ManifestError: with every attribute that is not recorded or has values that cannot be read.
+    """
+    table = pd.DataFrame([row["attributes"] for row in datalist], dtype=object)
+    absent = [f"{name}: expected a recorded attribute, found none" for name in codes.levels if name not in table]
+    raise_problems(ManifestError, "attributes", absent)
+    values, problems = codes.encode(table)
+    if unseen == "error":
+        more = "; correct the values, or take unseen 'missing'"
+        raise_problems(ManifestError, "attributes", [problem + more for problem in problems])
+    return [{**row, _KEY: values[place]} for place, row in enumerate(datalist)]
+
+
+def _add_scale(scales: dict[str, tuple[float, float]], name: str, known: pd.Series) -> list[str]:
+    numbers = pd.to_numeric(known, errors="coerce")
+    if numbers.isna().any():
+        return [f"{name}: expected numbers, got '{known[numbers.isna()].iloc[0]}'; take levels instead of 'continuous'"]
+    deviation = float(numbers.std(ddof=0)) if len(numbers) else 0.0
+    if not deviation > 0:
+        return [f"{name}: expected numbers that differ, got {len(numbers.unique())} different; leave it out"]
+    scales[name] = float(numbers.mean()), deviation
+    return []
+
+
+def _level_problems(name: str, values: tuple[str, ...], known: pd.Series) -> list[str]:
+    strange = sorted(set(known) - set(values))
+    problems = []
+    if strange:
+        problems.append(
+            f"{name}: expected one of {', '.join(values)}, got {', '.join(strange[:_SHOWN])}; add the levels"
+        )
+    if len(set(values)) < len(values):
+        problems.append(f"{name}: expected each level once, got {', '.join(values)}")
+    if known.nunique() < 2:
+        problems.append(
+            f"{name}: expected at least two levels in the training rows, got {', '.join(known.unique()) or 'none'}; "
+            "leave it out"
+        )
+    return problems
