@@ -77,8 +77,6 @@ def page(records: Sequence[Mapping[str, Any]], default: Mapping[str, Any]) -> st
         lines += ["", "## Settings", "", *_settings(settings)]
     for name, each in settings.items():
         lines += ["", f"## Setting: {name}", "", *_section(each)]
-        if each is next(iter(settings.values())):  # cohorts of the others may have run side by side
-            lines += ["", "### Time", "", *_times(each)]
     return "\n".join(lines) + "\n"
 
 
@@ -251,13 +249,3 @@ def _settings(settings: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         "clouds that are forced. Arms are re-balanced by the true group (oracle) or by the study's subgroups. The "
         "share is undefined where the oracle's gain itself may be 0: there is hardly a bias to reduce.",
     ]
-
-
-def _times(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    stages = pd.DataFrame(flat(records, "stages"))
-    seconds = stages.groupby("name", sort=False)["seconds"].median()
-    lines = _table(
-        ["stage", "seconds, median over cohorts"], [[name, f"{value:.0f}"] for name, value in seconds.items()]
-    )
-    runs = len(records[0]["runs"])
-    return [*lines, "", f"A stage that was interrupted counts every sitting. {runs} trainings for each cohort."]
