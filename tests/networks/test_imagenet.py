@@ -1,11 +1,13 @@
 """torchvision's weights in MONAI's network: the same features; a file that does not fit says why."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.networks.nets import DenseNet121
 
 from monai_fair.errors import ArtifactError
 from monai_fair.networks import LayerInput, load_imagenet_weights
@@ -22,10 +24,10 @@ def network(**overrides: Any) -> torch.nn.Module:
     return parser.get_parsed_content("network_def")
 
 
-def randomised() -> torch.nn.Module:
-    """torchvision's ResNet-18 with random running statistics too, which new networks have at 0 and 1."""
+def randomised(name: str = "resnet18") -> torch.nn.Module:
+    """torchvision's network with random running statistics too, which new networks have at 0 and 1."""
     torch.manual_seed(0)
-    source = torchvision.models.resnet18(weights=None)
+    source: torch.nn.Module = torchvision.models.get_model(name, weights=None)
     for name, value in source.named_buffers():
         if name.endswith("running_mean"):
             value.uniform_(-0.2, 0.2)
@@ -56,6 +58,33 @@ def test_the_network_of_the_bundle_gives_torchvisions_features(weights_file: Pat
     expected = theirs.take()
     assert expected.std() > 0.01
     torch.testing.assert_close(ours.take(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_monai_s_densenet_gives_torchvisions_features(tmp_path: Path, old: bool) -> None:
+    """The published file has the names of an old version, ``norm.1`` for ``norm1``, and counts no batches."""
+    source, own = randomised("densenet121"), DenseNet121(spatial_dims=2, in_channels=3, out_channels=1).eval()
+    stored = source.state_dict()
+    if old:
+        stored = {
+            re.sub(r"(norm|conv)([12])\.", r"\1.\2.", name): value
+            for name, value in stored.items()
+            if not name.endswith("num_batches_tracked")
+        }
+        assert "features.denseblock1.denselayer1.norm.1.weight" in stored
+    torch.save(stored, tmp_path / "w.pth")
+    load_imagenet_weights(own, str(tmp_path / "w.pth"), head="class_layers.out")
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = source.features(images)
+        assert expected.std() > 0.01
+        torch.testing.assert_close(own.features(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_file_that_is_missing_has_the_name_of_the_network_s(tmp_path: Path) -> None:
+    own = DenseNet121(spatial_dims=2, in_channels=3, out_channels=1)
+    with pytest.raises(ArtifactError, match=r"put densenet121-a639ec97\.pth there"):
+        load_imagenet_weights(own, str(tmp_path / "w.pth"), head="class_layers.out")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
