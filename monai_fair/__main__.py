@@ -97,31 +97,22 @@ def thresholds(
         min_count: positives and negatives a group needs for a threshold of its own.
         shrinkage: positives or negatives at which a group's own threshold weighs as much as the pooled one.
     """
-    from monai_fair.data import read_predictions
-    from monai_fair.metrics import fit_thresholds, write_thresholds
-    from monai_fair.metrics.rules import fitted_rule
+    from monai_fair.metrics import store_thresholds
 
-    chosen = fitted_rule(rule)
-    assert chosen.method is not None
-    table = read_predictions(predictions, columns=option_pairs("--columns", columns))
-    if table.num_classes != 2:
-        raise MonaiFairError(f"{predictions}: expected a binary task, got {table.num_classes} classes")
-    fitted = fit_thresholds(
-        table.table,
-        table.score_columns[-1],
-        method=chosen.method,
-        target=chosen.target,
-        attributes=chosen.attributes,
+    fitted = store_thresholds(
+        predictions,
+        out,
+        rule=rule,
+        columns=option_pairs("--columns", columns),
         min_count=min_count,
         shrinkage=shrinkage,
     )
-    path = write_thresholds(out, fitted, source=predictions)
     positives, negatives = fitted.pooled_counts
     print(f"pooled: {fitted.pooled:.6g} ({positives} positives, {negatives} negatives) {fitted.reason}".rstrip())
-    for group in fitted.groups if chosen.attributes else ():
+    for group in fitted.groups if fitted.attributes else ():
         counts = f"{group.n_positive} positives, {group.n_negative} negatives, weight {group.weight:.2f}"
         print(f"{group.name}: {group.threshold:.6g} ({counts}) {group.reason}".rstrip())
-    return str(path)
+    return str(out)
 
 
 def prepare(

@@ -12,7 +12,6 @@ import pandas as pd
 from monai_fair.errors import ManifestError, raise_problems
 
 CONTINUOUS = "continuous"
-_KEY = "attribute_codes"
 _SHOWN = 5
 
 
@@ -110,14 +109,19 @@ def attribute_codes(
 
 
 def with_attribute_codes(
-    datalist: Sequence[Mapping[str, Any]], codes: AttributeCodes, *, unseen: Literal["error", "missing"] = "error"
+    datalist: Sequence[Mapping[str, Any]],
+    codes: AttributeCodes,
+    *,
+    unseen: Literal["error", "missing"] = "error",
+    key: str = "attribute_codes",
 ) -> list[dict[str, Any]]:
-    """Return rows with ``attribute_codes``, shape ``(A,)``, float32, NaN where an attribute is missing.
+    """Return rows with codes of their attributes, shape ``(A,)``, float32, NaN where an attribute is missing.
 
     Args:
         datalist: rows of :func:`monai_fair.data.load_datalist`.
         codes: of the training rows.
         unseen: what a value is that the training rows do not have: an ``error``, or ``missing``.
+        key: of a row, for the codes.
 
     Raises:
         ManifestError: with every attribute that is not recorded or has values that cannot be read.
@@ -129,7 +133,7 @@ def with_attribute_codes(
     if unseen == "error":
         more = "; correct the values, or take unseen 'missing'"
         raise_problems(ManifestError, "attributes", [problem + more for problem in problems])
-    return [{**row, _KEY: values[place]} for place, row in enumerate(datalist)]
+    return [{**row, key: values[place]} for place, row in enumerate(datalist)]
 
 
 def _add_scale(scales: dict[str, tuple[float, float]], name: str, known: pd.Series) -> list[str]:

@@ -32,6 +32,7 @@ from monai_fair.metrics.rates import RATE_NAMES, confusion_counts, rate
 from monai_fair.metrics.selection import select_epochs
 from monai_fair.metrics.settings import AuditSettings
 from monai_fair.metrics.threshold_files import read_thresholds, write_thresholds
+from monai_fair.metrics.threshold_tables import store_thresholds, write_threshold_column
 from monai_fair.metrics.thresholds import GroupThreshold, find_threshold, fit_threshold, shrink_threshold
 from monai_fair.multiplicity import holm
 
@@ -100,9 +101,11 @@ __all__ = [
     "sd_log_det_jacobian",
     "select_epochs",
     "shrink_threshold",
+    "store_thresholds",
     "t_interval",
     "to_metric_frame",
     "wilson_interval",
+    "write_threshold_column",
     "write_thresholds",
 ]
 
