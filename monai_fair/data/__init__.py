@@ -4,7 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from monai_fair.data.artifacts import sha256
-from monai_fair.data.attribute_coding import AttributeCodes, attribute_codes, with_attribute_codes
+from monai_fair.data.attribute_coding import (
+    AttributeCodes,
+    attribute_codes,
+    read_attribute_codes,
+    with_attribute_codes,
+)
 from monai_fair.data.builder import BuiltManifest, build_manifest, write_manifest
 from monai_fair.data.crosstables import cross_tables, small_cells
 from monai_fair.data.images import ImageCheck, check_images
@@ -46,6 +51,7 @@ __all__ = [
     "cross_tables",
     "group_counts",
     "load_datalist",
+    "read_attribute_codes",
     "read_displacement",
     "read_itk_transform",
     "read_labels",

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from monai_fair.errors import ManifestError, raise_problems
+from monai_fair.data.artifacts import read_json
+from monai_fair.errors import ArtifactError, ManifestError, raise_problems
 
 CONTINUOUS = "continuous"
 _SHOWN = 5
@@ -22,21 +24,33 @@ class AttributeCodes:
     Attributes:
         levels: attribute to its values in the order of their indices; empty for a continuous one.
         scales: continuous attribute to mean and standard deviation of its training rows.
+        combinations: distinct codes of the training rows in which all attributes are known, with the means of fifths
+            for a continuous one: what a missing attribute could be.
+        frequencies: number of training rows with each of them.
     """
 
     levels: Mapping[str, tuple[str, ...]]
     scales: Mapping[str, tuple[float, float]]
+    combinations: tuple[tuple[float, ...], ...] = ()
+    frequencies: tuple[int, ...] = ()
 
     @property
     def counts(self) -> list[int]:
         """Number of levels of each attribute, 0 for a continuous one, as networks and losses take them."""
         return [len(values) for values in self.levels.values()]
 
+    @property
+    def outputs(self) -> int:
+        """Number of outputs that guess them: one for two levels or a number, else one for each level."""
+        return sum(count if count > 2 else 1 for count in self.counts)
+
     def record(self) -> dict[str, Any]:
         """Return them as JSON has them."""
         return {
             "levels": {name: list(values) for name, values in self.levels.items()},
             "scales": {name: list(scale) for name, scale in self.scales.items()},
+            "combinations": [list(values) for values in self.combinations],
+            "frequencies": list(self.frequencies),
         }
 
     @classmethod
@@ -45,6 +59,8 @@ class AttributeCodes:
         return cls(
             {name: tuple(values) for name, values in record["levels"].items()},
             {name: (float(scale[0]), float(scale[1])) for name, scale in record["scales"].items()},
+            tuple(tuple(float(value) for value in values) for values in record["combinations"]),
+            tuple(int(count) for count in record["frequencies"]),
         )
 
     def encode(self, table: pd.DataFrame) -> tuple[npt.NDArray[np.float32], list[str]]:
@@ -105,7 +121,24 @@ def attribute_codes(
             levels[name] = tuple(sorted(set(known))) if kind is None else tuple(map(str, kind))
             problems += _level_problems(name, levels[name], known)
     raise_problems(ManifestError, "attributes of the training rows", problems)
-    return AttributeCodes(levels, scales)
+    codes = AttributeCodes(levels, scales)
+    return replace(codes, **_combinations(codes, pd.DataFrame([row["attributes"] for row in datalist], dtype=object)))
+
+
+def read_attribute_codes(path: str | Path) -> AttributeCodes:
+    """Return the codes that a model was trained with.
+
+    Args:
+        path: the model; its settings lie beside it as JSON of the same name.
+
+    Raises:
+        ArtifactError: if they do not, or are of a model without attributes.
+    """
+    record = Path(path).with_suffix(".json")
+    settings = read_json(record, "model")["settings"]
+    if "attributes" not in settings:
+        raise ArtifactError(f"{record}: expected the attributes of a FairREAD model, found none; give such a model")
+    return AttributeCodes.from_record(settings["attributes"])
 
 
 def with_attribute_codes(
@@ -134,6 +167,19 @@ def with_attribute_codes(
         more = "; correct the values, or take unseen 'missing'"
         raise_problems(ManifestError, "attributes", [problem + more for problem in problems])
     return [{**row, key: values[place]} for place, row in enumerate(datalist)]
+
+
+def _combinations(codes: AttributeCodes, table: pd.DataFrame) -> dict[str, Any]:
+    values = pd.DataFrame(codes.encode(table)[0], dtype=np.float64).dropna()
+    for place, count in enumerate(codes.counts):
+        if not count and len(values):
+            fifth = pd.qcut(values[place], 5, labels=False, duplicates="drop")
+            values[place] = values[place].groupby(fifth).transform("mean").round(6)
+    counted = values.value_counts(sort=False).sort_index()
+    return {
+        "combinations": tuple(tuple(map(float, row)) for row in counted.index),
+        "frequencies": tuple(map(int, counted)),
+    }
 
 
 def _add_scale(scales: dict[str, tuple[float, float]], name: str, known: pd.Series) -> list[str]:

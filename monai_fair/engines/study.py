@@ -18,7 +18,9 @@ class BundleStudy:
 
     Args:
         config_dir: the bundle's ``configs`` folder.
-        arms: arm name to the config files laid over ``base`` in it, such as ``{"erm": [], "nir": ["nir.yaml"]}``.
+        arms: arm name to the config files laid over ``base`` in it, such as ``{"erm": [], "nir": ["nir.yaml"]}``. A
+            list of lists is as many trainings, one after the other in one folder, such as ``[["stage1.yaml"], []]``;
+            the last one's model is evaluated.
         seeds: the seeds; every arm gets the same.
         output_dir: folder of the study.
         manifest: the manifest; a run is bound to its content.
@@ -35,7 +37,7 @@ class BundleStudy:
     def __init__(
         self,
         config_dir: str,
-        arms: Mapping[str, Sequence[str]],
+        arms: Mapping[str, Sequence[str] | Sequence[Sequence[str]]],
         seeds: Sequence[int],
         output_dir: str,
         manifest: str,
@@ -53,22 +55,24 @@ class BundleStudy:
         self.overrides = dict(overrides or {})
         self.inputs = {arm: tuple(Path(path) for path in (inputs or {}).get(arm, ())) for arm in arms}
         self.jobs = jobs or (1 if torch.cuda.is_available() else joblib.cpu_count())
-        self._check_files(arms)
-        self.runs = [self._plan(arm, tuple(files), seed) for seed in seeds for arm, files in arms.items()]
+        self.trainings = {arm: _trainings(files) for arm, files in arms.items()}
+        self._check_files()
+        self.runs = [self._plan(arm, seed) for seed in seeds for arm in arms]
 
-    def _check_files(self, arms: Mapping[str, Sequence[str]]) -> None:
-        names = {*self.base, *self.evaluate, *(name for files in arms.values() for name in files)}
+    def _check_files(self) -> None:
+        overlays = {name for trainings in self.trainings.values() for files in trainings for name in files}
+        names = {*self.base, *self.evaluate, *overlays}
         own = [path for paths in self.inputs.values() for path in paths]
         needed = [self.manifest, *dict.fromkeys(own), *(self.config_dir / name for name in sorted(names))]
         check_files(f"study {self.output_dir}", needed)
 
-    def _plan(self, arm: str, files: tuple[str, ...], seed: int) -> BundleRun:
-        training = [self.config_dir / name for name in (*self.base, *files)]
-        evaluation = [*training, *(self.config_dir / name for name in self.evaluate)]
+    def _plan(self, arm: str, seed: int) -> BundleRun:
+        trainings = [[self.config_dir / name for name in (*self.base, *files)] for files in self.trainings[arm]]
+        evaluation = [*trainings[-1], *(self.config_dir / name for name in self.evaluate)]
         name = f"{arm}/seed_{seed}"
         return BundleRun(
             self.output_dir / name,
-            [training, evaluation],
+            [*trainings, evaluation],
             overrides={**self.overrides, "manifest": str(self.manifest), "seed": seed},
             inputs=[self.manifest, *self.inputs[arm]],
             name=name,
@@ -86,3 +90,9 @@ class BundleStudy:
             MonaiFairError: at the end, if runs failed; with the reason of each. The others are complete.
         """
         run_bundles(self.runs, source=f"study {self.output_dir}", jobs=self.jobs)
+
+
+def _trainings(files: Sequence[str] | Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the overlays of every training of an arm."""
+    several = [list(names) for names in files if not isinstance(names, str)]
+    return several or [[name for name in files if isinstance(name, str)]]

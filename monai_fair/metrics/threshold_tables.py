@@ -1,16 +1,19 @@
 """Thresholds of tables of predictions: fitted on one part, stored beside the model, written into other tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from monai_fair.data import read_predictions, write_predictions
+from monai_fair.data import read_predictions, sha256, write_predictions
+from monai_fair.data.artifacts import read_tensors, write_tensors
 from monai_fair.data.tables import read_table
 from monai_fair.errors import MonaiFairError, PredictionsError
 from monai_fair.metrics.group_thresholds import Thresholds, fit_thresholds
 from monai_fair.metrics.rules import fitted_rule
 from monai_fair.metrics.threshold_files import read_thresholds, write_thresholds
+
+_BOUND = "predictions_sha256"
 
 
 def store_thresholds(
@@ -18,6 +21,7 @@ def store_thresholds(
     out: str | Path,
     *,
     rule: str = "youden",
+    by: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     split: str = "val",
     min_count: int = 10,
@@ -30,6 +34,7 @@ def store_thresholds(
         out: the JSON file to write.
         rule: how they are chosen, such as ``youden``, ``sensitivity=0.9``, or ``"min_gap by sex+age_group"``, one for
             each group.
+        by: for a rule without ``by``: the attributes whose joint groups have one each.
         columns: the file's own names; see :func:`monai_fair.data.read_predictions`.
         split: the part to look at; the test part is refused. FairREAD's published protocol takes ``train``, with
             ``min_count`` 1 and ``shrinkage`` 0.
@@ -42,7 +47,7 @@ def store_thresholds(
     Raises:
         MonaiFairError: if the rule is none that is fitted, or the table has several classes.
     """
-    chosen = fitted_rule(rule)
+    chosen = fitted_rule(f"{rule} by {'+'.join(by)}" if by else rule)
     assert chosen.method is not None
     table = read_predictions(predictions, columns=columns)
     if table.num_classes != 2:
@@ -64,7 +69,8 @@ def store_thresholds(
 def write_threshold_column(predictions: str | Path, thresholds: str | Path, *, labelled: bool = True) -> Path:
     """Write the threshold of every row into a table of predictions, as the column ``threshold``.
 
-    An audit applies it by the rule ``given``; ``score >= threshold`` says which rows are positive.
+    An audit applies it by the rule ``given``; ``score >= threshold`` says which rows are positive. A
+    ``features.safetensors`` beside the table stays that of the table.
 
     Args:
         predictions: the table, which is replaced.
@@ -85,4 +91,11 @@ def write_threshold_column(predictions: str | Path, thresholds: str | Path, *, l
             f"{predictions}: expected a threshold for every row, {thresholds} has none for {lacking} of {len(values)} "
             f"({'; '.join(reason for reason in reasons if reason)}); fit them on more rows"
         )
-    return write_predictions(predictions, table.assign(threshold=values), labelled=labelled)
+    before = sha256(predictions)
+    path = write_predictions(predictions, table.assign(threshold=values), labelled=labelled)
+    features = path.with_name("features.safetensors")
+    if features.is_file():
+        tensors, metadata = read_tensors(features)
+        if metadata.get(_BOUND) == before:  # no row has moved
+            write_tensors(features, tensors, {**metadata, _BOUND: sha256(path)})
+    return path

@@ -1,5 +1,6 @@
 """FairREAD: a fair image encoder, and attributes put back where they help."""
 
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from monai_fair.errors import MonaiFairError
-from monai_fair.networks.attribute_encoder import CONTINUOUS, AttributeEncoder, target_widths
+from monai_fair.networks.attribute_encoder import AttributeEncoder, target_widths
 from monai_fair.networks.gradient_reversal import GradientReversal
 from monai_fair.networks.refusion import AttributeAdversary, ConvLayout, RefusionBlock, pooled
 
@@ -24,25 +25,50 @@ class EmbeddingClassifier(nn.Module):
         channels: C.
         out_channels: K.
         embedding: d.
+        adversary: what guesses attributes from the map in ``train()``, behind a :class:`GradientReversal`, as in
+            :class:`FairREAD`; ``None`` for none.
 
     References:
         Deng, Zhong, Dou, Li, IPMI 2023, arXiv:2301.01481.
     """
 
-    def __init__(self, encoder: nn.Module, *, channels: int, out_channels: int = 1, embedding: int = 128) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        channels: int,
+        out_channels: int = 1,
+        embedding: int = 128,
+        adversary: AttributeAdversary | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.projection = nn.Linear(channels, embedding)
         self.out = nn.Linear(embedding, out_channels)
+        self.reversal = GradientReversal(0.0)
+        self.adversary = adversary
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits, shape ``(B, K)``; what enters ``out`` is the embedding of :meth:`embed`."""
-        logits: torch.Tensor = self.out(self.embed(images))
+        features = self.encoder(images)
+        if self.adversary is not None and self.training:
+            self.adversary(self.reversal(features))
+        logits: torch.Tensor = self.out(self._embedding(features))
         return logits
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Return z, shape ``(B, d)``, rows of length 1."""
-        return functional.normalize(self.projection(pooled(functional.relu(self.encoder(images)))), dim=1)
+        return self._embedding(self.encoder(images))
+
+    def _embedding(self, features: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(self.projection(pooled(functional.relu(features))), dim=1)
+
+
+def classifier_like(network: EmbeddingClassifier, out_channels: int) -> EmbeddingClassifier:
+    """Return a copy with another number of outputs and weights of its own, such as the model of the attributes."""
+    copied = copy.deepcopy(network)
+    copied.out = nn.Linear(network.out.in_features, out_channels)
+    return copied
 
 
 class FairREAD(nn.Module):
@@ -141,56 +167,3 @@ class FairREAD(nn.Module):
             features = block(features, shift, scale)
         logits: torch.Tensor = self.out(pooled(features))
         return logits
-
-
-@torch.no_grad()
-def marginal_probabilities(
-    network: FairREAD,
-    images: torch.Tensor,
-    attributes: torch.Tensor,
-    combinations: torch.Tensor,
-    weights: torch.Tensor,
-) -> torch.Tensor:
-    """Return probabilities averaged over what is missing of the attributes.
-
-    For each row, the combinations that agree with its known categorical attributes are put where it has none, and the
-    probabilities are averaged by the weights of these combinations. A row without a missing attribute is predicted as
-    it is. The encoder runs once.
-
-    Args:
-        network: in ``eval()``.
-        images: what the encoder takes, B of them.
-        attributes: shape ``(B, A)``; NaN where one is missing.
-        combinations: values of all attributes, shape ``(J, A)``, such as the distinct rows of the training set.
-        weights: how frequent each is, shape ``(J,)``, positive.
-
-    Returns:
-        Shape ``(B, K)``: one sigmoid, or a softmax over several outputs.
-
-    Raises:
-        MonaiFairError: if the network is in ``train()``, or no combination agrees with what is known of a row.
-    """
-    if network.training:
-        raise MonaiFairError("marginal_probabilities: expected a network in eval(), got one in train(); call eval()")
-    levels = torch.tensor(network.attributes.columns.levels, device=attributes.device)
-    unknown = attributes.isnan()
-    free = unknown | (levels == CONTINUOUS)
-    agree = (free[:, None] | (attributes[:, None] == combinations[None])).all(dim=2)  # (B, J)
-    agree = agree | ~unknown.any(dim=1, keepdim=True)  # nothing to put in, whatever the combination
-    if not bool(agree.any(dim=1).all()):
-        row = int((~agree.any(dim=1)).nonzero()[0])
-        raise MonaiFairError(
-            f"marginal_probabilities: expected a combination with the attributes {attributes[row].tolist()} of row "
-            f"{row}, got none; add the ones that can be met"
-        )
-    features = network.encoder(images)
-    found = torch.zeros(len(features), network.out_channels, device=features.device, dtype=features.dtype)
-    share = agree * weights
-    share = share / share.sum(dim=1, keepdim=True)
-    for place, combination in enumerate(combinations):
-        rows = agree[:, place].nonzero()[:, 0]
-        filled = torch.where(unknown[rows], combination[None], attributes[rows])
-        logits = network.fuse(features[rows], filled)
-        probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
-        found[rows] += share[rows, place, None] * probabilities
-    return found

@@ -103,6 +103,11 @@ def find_linear(network: nn.Module, layer: str) -> nn.Linear:
     )
 
 
+def layer_width(network: nn.Module, layer: str) -> int:
+    """Return how many features enter a linear layer; arguments and errors as in :func:`find_linear`."""
+    return find_linear(network, layer).in_features
+
+
 def unwrapped(network: nn.Module) -> nn.Module:
     """Return the bare network inside DistributedDataParallel, DataParallel and ``torch.compile`` wrappers."""
     while True:

@@ -89,6 +89,42 @@ class ClassificationBundle(Bundle):
         return self.run("train", "small", *overlays, "evaluate", output=output, **overrides)
 
 
+class FairREADBundle(Bundle):
+    name = "fairread_image_classification"
+    tiny: ClassVar = {
+        "image_size": 28,
+        "max_epochs": 1,
+        "stage1_epochs": 1,
+        "batch_size": 8,
+        "stage1_batch_size": 8,
+        "pretrained": False,
+        "num_workers": 0,
+        "attributes": {"sex": None, "age_group": None},
+        "missing_attributes": True,
+    }
+    tiny_network: ClassVar = {
+        "latent": 8,
+        "backbone_def": {
+            "_target_": "monai.networks.nets.DenseNet",
+            "spatial_dims": 2,
+            "in_channels": 3,
+            "out_channels": 1,
+            "init_features": 8,
+            "growth_rate": 4,
+            "block_config": [1, 1],
+        },
+    }
+
+    def train(self, output: Path, *overlays: str, **overrides: Any) -> Path:
+        return self.run("train", *overlays, output=output, **overrides)
+
+    def stages(self, output: Path, **overrides: Any) -> Path:
+        """Do all three stages."""
+        for overlays in (("stage1_attributes",), ("stage1_encoder",), ()):
+            self.train(output, *overlays, **overrides)
+        return output
+
+
 class BrainClassificationBundle(Bundle):
     name = "brain_mri_fair_classification"
     tiny: ClassVar = {
@@ -149,6 +185,18 @@ def brain_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle(cohort: Path) -> ClassificationBundle:
     return ClassificationBundle(cohort)
+
+
+@pytest.fixture(scope="session")
+def fairread(cohort: Path) -> FairREADBundle:
+    return FairREADBundle(cohort)
+
+
+@pytest.fixture(scope="session")
+def fused(fairread: FairREADBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all stages of FairREAD, not to be written to."""
+    with _restored():
+        return fairread.stages(tmp_path_factory.mktemp("fused"))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"
 SCHEMA = Path(__file__).parent / "meta_schema.json"
 
 
-@pytest.fixture(params=["bundle", "brains", "registration"])
+@pytest.fixture(params=["bundle", "brains", "registration", "fairread"])
 def any_bundle(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 

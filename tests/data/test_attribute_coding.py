@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from torch.utils.data import default_collate
 
-from monai_fair.data import AttributeCodes, attribute_codes, with_attribute_codes
-from monai_fair.errors import ManifestError
+from monai_fair.data import AttributeCodes, attribute_codes, read_attribute_codes, with_attribute_codes
+from monai_fair.data.artifacts import write_json
+from monai_fair.errors import ArtifactError, ManifestError
 
 NAN = float("nan")
 
@@ -29,6 +31,7 @@ def test_levels_and_numbers_of_the_training_rows() -> None:
     codes = attribute_codes(TRAIN, KINDS)
     assert codes.levels == {"sex": ("f", "m"), "race": ("White", "Asian", "Black"), "age": ()}
     assert codes.counts == [2, 3, 0]
+    assert codes.outputs == 5
     unit = np.sqrt(800 / 3)  # of 40, 60, 80
     assert codes.scales == {"age": (60.0, pytest.approx(unit))}
     coded = with_attribute_codes(TRAIN, codes)
@@ -39,6 +42,26 @@ def test_levels_and_numbers_of_the_training_rows() -> None:
     assert batch.shape == (4, 3)
     assert batch.dtype.is_floating_point
     assert "attribute_codes" not in TRAIN[0]
+
+
+def test_what_a_missing_attribute_could_be() -> None:
+    values = [(sex, "Black", str(age)) for sex in "fm" for age in range(10)] + [("f", "White", "0"), ("f", "", "5")]
+    codes = attribute_codes(rows(*values), {"sex": None, "race": None})
+    assert codes.combinations == ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0))
+    assert codes.frequencies == (10, 1, 10)
+    of_age = attribute_codes(rows(*values), {"sex": None, "age": "continuous"})
+    assert sum(of_age.frequencies) == 22
+    assert len({age for _, age in of_age.combinations}) == 5  # means of fifths
+    assert len(of_age.combinations) == 10
+
+
+def test_a_model_s_codes_lie_beside_it(tmp_path: Path) -> None:
+    codes = attribute_codes(TRAIN, KINDS)
+    write_json(tmp_path / "model.json", "model", {"settings": {"attributes": codes.record()}})
+    assert read_attribute_codes(tmp_path / "model.pt") == codes
+    write_json(tmp_path / "other.json", "model", {"settings": {}})
+    with pytest.raises(ArtifactError, match=r"other\.json: expected the attributes of a FairREAD model, found none"):
+        read_attribute_codes(tmp_path / "other.pt")
 
 
 def test_they_go_through_json() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monai_fair.data import read_predictions, write_predictions
+from monai_fair.data import read_predictions, sha256, write_predictions
+from monai_fair.data.artifacts import read_tensors, write_tensors
 from monai_fair.data.tables import read_table
 from monai_fair.errors import MonaiFairError, PredictionsError
 from monai_fair.metrics import fit_thresholds, read_thresholds, store_thresholds, write_threshold_column
@@ -30,6 +31,7 @@ def test_they_are_those_of_the_fitter(tmp_path: Path) -> None:
     expected = fit_thresholds(table(), method="min_gap", attributes=["sex"], min_count=5)
     assert stored == expected == read_thresholds(tmp_path / "t.json")
     assert [group.name for group in stored.groups] == ["f", "m"]
+    assert store_thresholds(path, tmp_path / "t.json", rule="min_gap", by=["sex"], min_count=5) == expected
 
 
 def test_the_published_protocol_fits_on_the_training_rows(tmp_path: Path) -> None:
@@ -71,6 +73,20 @@ def test_predictions_without_labels_get_theirs_too(tmp_path: Path) -> None:
     found = read_table(path, PredictionsError)
     assert set(found["label"]) == {""}
     assert set(found["threshold"].astype(float)) == {read_thresholds(tmp_path / "t.json").pooled}
+
+
+def test_features_stay_those_of_their_table(tmp_path: Path) -> None:
+    path = write_predictions(tmp_path / "predictions.csv", table())
+    store_thresholds(path, tmp_path / "t.json")
+    features, values = tmp_path / "features.safetensors", {"features": np.eye(3, dtype=np.float32)}
+    write_tensors(features, values, {"predictions_sha256": sha256(path)})
+    write_threshold_column(path, tmp_path / "t.json")
+    tensors, metadata = read_tensors(features)
+    assert metadata["predictions_sha256"] == sha256(path)
+    np.testing.assert_array_equal(tensors["features"], values["features"])
+    write_tensors(features, values, {"predictions_sha256": "of another"})
+    write_threshold_column(path, tmp_path / "t.json")
+    assert read_tensors(features)[1]["predictions_sha256"] == "of another"
 
 
 def test_bad_input(tmp_path: Path) -> None:

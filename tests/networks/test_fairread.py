@@ -17,6 +17,7 @@ from monai_fair.networks import (
     EmbeddingClassifier,
     FairREAD,
     GradientReversal,
+    MarginalInferer,
     RefusionBlock,
     marginal_probabilities,
 )
@@ -222,6 +223,16 @@ def test_missing_attributes_are_averaged_over() -> None:
         found[2, 0], (2 * every[2, 1] + 4 * every[2, 3] + 6 * every[2, 5] + 8 * every[2, 7]) / 20
     )
     torch.testing.assert_close(found[3, 0], (weights * every[3]).sum() / 36)
+    inferer = MarginalInferer(ALL.tolist(), weights.tolist())
+    torch.testing.assert_close(inferer(x, network, rows), found)
+
+
+def test_a_network_that_was_told_of_missing_attributes_needs_no_mean() -> None:
+    network, rows = make(missing=True, out_channels=2).eval(), torch.tensor([[NAN, 1.0, 0.0]])
+    found = MarginalInferer([], [], missing=True)(images(1), network, rows)
+    torch.testing.assert_close(found, network(images(1), rows).softmax(dim=1))
+    with pytest.raises(MonaiFairError, match="expected a FairREAD network, got Identity"):
+        MarginalInferer([], [])(images(1), nn.Identity(), rows)
 
 
 def test_a_known_number_stays_and_known_levels_need_no_combination() -> None:

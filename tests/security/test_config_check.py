@@ -35,11 +35,11 @@ CALLS = {
     "print", "torch.cuda.is_available", "torch.cuda.set_device", "torch.device",
     "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
 }  # fmt: skip
-METHODS = {"parameters", "run", "to", "unfinished"}
+METHODS = {"parameters", "record", "run", "to", "unfinished"}
 VALUES = {"os.environ", "None", "True", "False"}
 ATTRIBUTES = {
-    "code_shape", "failures", "grid", "mask", "mask_source", "path", "predictions", "run", "sampler", "shape",
-    "shard", "source", "spacing_mm", "subject_ids", "type",
+    "code_shape", "combinations", "counts", "failures", "features", "frequencies", "grid", "mask", "mask_source",
+    "outputs", "path", "predictions", "run", "sampler", "shape", "shard", "source", "spacing_mm", "subject_ids", "type",
 }  # fmt: skip
 NODES = (
     ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Load, ast.BinOp, ast.Add,

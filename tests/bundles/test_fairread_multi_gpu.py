@@ -1,0 +1,56 @@
+"""FairREAD's stages in two gloo processes: they end, agree, and one process scores with their model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from monai_fair.data import read_predictions
+
+# MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
+pytestmark = [pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"), pytest.mark.timeout(600)]
+
+# Runs one after the other in the same two processes: starting them costs more than the runs.
+DRIVER = """
+import json, os, sys
+import ignite.distributed as idist
+import torch
+from monai.bundle import run
+
+torch.set_num_threads(1)
+for port, options in json.load(open("runs.json")):
+    os.environ["MASTER_PORT"] = str(port)
+    run(**options)
+    idist.sync()
+open(sys.argv[1], "w").write("done")
+"""
+STAGES = ("stage1_attributes",), ("stage1_encoder",), ()
+
+
+@pytest.fixture(scope="module")
+def root(fairread: Any, processes: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fairread_in_processes")
+    options = fairread.options(folder / "model", {"batch_size": 4, "stage1_batch_size": 4})
+    files = [fairread.files("train", *overlays, "multi_gpu_train") for overlays in STAGES]
+    processes.drive(DRIVER, [{"config_file": names, **options} for names in files], folder)
+    return folder
+
+
+def test_every_stage_ends_in_both_processes(root: Path) -> None:
+    assert [(root / f"{rank}.json").read_text() for rank in range(2)] == ["done"] * 2
+    for name in ("stage1_attributes.pt", "stage1_encoder.pt", "model.pt"):
+        found = torch.load(root / "model" / name, weights_only=True)
+        assert not any(key.startswith("module.") for key in found)
+        assert all(value.isfinite().all() for value in found.values())
+
+
+def test_the_log_has_what_each_stage_adds_to_the_loss(root: Path) -> None:
+    said = (root / "0.log").read_text()
+    assert "layer 'out', sensitive directions" in said
+    assert "AdversaryHandler: adversary" in said
+
+
+def test_one_process_scores_with_the_model_of_two(fairread: Any, root: Path) -> None:
+    fairread.train(root / "model", "evaluate", threshold_min_count=1)
+    assert read_predictions(root / "model" / "predictions.csv").table["score"].nunique() > 5
