@@ -28,6 +28,7 @@ from monai_fair.metrics.incidence import (
 )
 from monai_fair.metrics.intervals import t_interval, wilson_interval
 from monai_fair.metrics.metric_frame import to_metric_frame
+from monai_fair.metrics.probes import Probe, attribute_probe
 from monai_fair.metrics.rates import RATE_NAMES, confusion_counts, rate
 from monai_fair.metrics.selection import select_epochs
 from monai_fair.metrics.settings import AuditSettings
@@ -61,9 +62,11 @@ __all__ = [
     "GroupThreshold",
     "Grouping",
     "Metric",
+    "Probe",
     "ThresholdFitter",
     "Thresholds",
     "ablate_channel",
+    "attribute_probe",
     "auc_by_group",
     "auc_gap",
     "auc_interval",
