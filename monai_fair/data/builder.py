@@ -9,15 +9,16 @@ import pandas as pd
 
 from monai_fair.data.artifacts import fingerprint, sha256, write_json
 from monai_fair.data.columns import inputs_of, pattern_columns
-from monai_fair.data.crosstables import cross_tables, small_cells
+from monai_fair.data.crosstables import code_groups, cross_tables, small_cells
 from monai_fair.data.derivations import Derived, derive
 from monai_fair.data.gathering import Gathered, gather_rows
 from monai_fair.data.manifest import check_manifest
+from monai_fair.data.recipe_split import split_record, split_rows
 from monai_fair.data.recipes import Recipe, read_recipe
+from monai_fair.data.row_filters import add_reasons, filter_reasons
 from monai_fair.data.sources import locate_images
-from monai_fair.data.splits import read_split, split_by_subject
 from monai_fair.data.tables import write_table
-from monai_fair.errors import ManifestError, RecipeError, SplitError, raise_problems
+from monai_fair.errors import ManifestError, RecipeError, raise_problems
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class BuiltManifest:
 
     Attributes:
         table: the manifest, every column as text.
-        record: recipe, options, files read and notes on them, derivations, dropped rows, split, cross-tables and
-            warnings; JSON-like.
+        record: recipe, options, files read and notes on them, derivations, codes by group, dropped rows, split,
+            cross-tables and warnings; JSON-like.
     """
 
     table: pd.DataFrame
@@ -62,21 +63,16 @@ def build_manifest(
     chosen = read_recipe(recipe, options)
     content, folder = chosen.content, Path(root)
     gathered = gather_rows(content, folder, chosen.source)
-    rows = gathered.rows
     _need_columns(gathered, chosen)
-    derived = {name: derive(rows[rule["column"]], name, rule) for name, rule in _rules(content).items()}
-    raise_problems(RecipeError, folder, [problem for result in derived.values() for problem in result.problems])
-
-    dropped = _later_scans(_drop_reasons(derived), rows, content)
-    table = _identity(rows, content).assign(**{name: result.values for name, result in derived.items()})
-    table, kept = table[dropped == ""], rows[dropped == ""]
-    gone = _without_image(gathered, content) + _drop_record(dropped, _identity(rows, content))
+    judged = _judge(gathered, content, folder)
+    table, dropped = _table(judged, gathered, content, folder)
+    gone = _without_image(gathered, content) + _drop_record(dropped, _identity(gathered.rows, content))
     if not len(table):
         reasons = {entry["reason"]: entry["n"] for entry in gone}
         raise RecipeError(f"{chosen.source} on {folder}: every row is dropped: {reasons}")
-    table.insert(1, "image", _images(gathered, kept, content, folder))
-    parts = _split(table, kept, content, split, seed)
+    parts = split_rows(table, gathered.rows.loc[table.index], content, split, seed)
     table.insert(list(table).index("label") + 1, "split", parts)
+    codes = _codes(judged, dropped, gathered.rows, content)
     table = table.reset_index(drop=True)
 
     groups = content["label"]["groups"]
@@ -91,15 +87,63 @@ def build_manifest(
         "sources": gathered.sources,
         "notes": gathered.notes,
         "num_classes": len(groups),
-        "derivations": {name: result.record for name, result in derived.items()},
+        "derivations": {name: result.record for name, result in judged.derived.items()},
+        "codes": codes,
         "dropped": gone,
-        "split": _split_record(content, split, seed),
+        "split": split_record(content, split, seed),
         "n": len(table),
         "n_subjects": int(table["subject_id"].nunique()),
         "cross_tables": cells,
         "warnings": small_cells(cells),
     }
     return BuiltManifest(table, record)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the recipe's rules say: the derived columns of the rows that they read, and why each row leaves."""
+
+    derived: dict[str, Derived]
+    dropped: pd.Series
+
+
+def _judge(gathered: Gathered, content: Mapping[str, Any], folder: Path) -> _Judged:
+    """Apply the filters, then the rules to the rows that are left: codes of other rows need not be known."""
+    rows = gathered.rows
+    dropped = filter_reasons(rows, content.get("filters", {}))
+    dropped = add_reasons(dropped, gathered.without_partner, gathered.without_partner != "")
+    left = rows[dropped == ""]
+    derived = {name: derive(left[rule["column"]], name, rule) for name, rule in _rules(content).items()}
+    raise_problems(RecipeError, folder, [problem for result in derived.values() for problem in result.problems])
+    dropped[left.index] = _drop_reasons(derived)
+    return _Judged(derived, _later_scans(dropped, rows, content))
+
+
+def _table(
+    judged: _Judged, gathered: Gathered, content: Mapping[str, Any], folder: Path
+) -> tuple[pd.DataFrame, pd.Series]:
+    """Return the manifest without its split, of the rows that are kept and have an image, and why others leave."""
+    dropped = judged.dropped.copy()
+    images = _images(gathered, gathered.rows[dropped == ""], content, folder)
+    dropped[images.index[images == ""]] = "no image"
+    kept = gathered.rows[dropped == ""]
+    table = _identity(kept, content)
+    table.insert(1, "image", images[kept.index])
+    return table.assign(**{name: result.values[kept.index] for name, result in judged.derived.items()}), dropped
+
+
+def _codes(
+    judged: _Judged, dropped: pd.Series, rows: pd.DataFrame, content: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """Count codes by group for every rule that sorts codes into groups."""
+    sorting = {name: rule["column"] for name, rule in _rules(content).items() if "groups" in rule}
+    found = {}
+    for name, column in sorting.items():
+        groups = judged.derived[name].values
+        read = rows.loc[groups.index]
+        kept = dropped[groups.index] == ""
+        found[name] = code_groups(read[column].str.strip(), groups, read[content["subject_id"]], kept)
+    return found
 
 
 def write_manifest(built: BuiltManifest, path: str | Path) -> Path:
@@ -132,6 +176,7 @@ def _need_columns(gathered: Gathered, recipe: Recipe) -> None:
         **({content["first_by"]: "first_by"} if "first_by" in content else {}),
     }
     wanted |= dict.fromkeys(pattern_columns(content["image"].get("file", "")), "image")
+    wanted |= {rule["column"]: name for name, rule in content.get("filters", {}).items()}
     wanted |= {rule["column"]: name for name, rule in _rules(content).items()}
     wanted |= {split["column"]: "split"} if "column" in split else {}
     wanted |= {need: f"column '{name}'" for name, made in gathered.waiting.items() for need in inputs_of(made)}
@@ -148,9 +193,9 @@ def _need_columns(gathered: Gathered, recipe: Recipe) -> None:
 
 
 def _images(gathered: Gathered, kept: pd.DataFrame, content: Mapping[str, Any], root: Path) -> pd.Series:
-    """Return the image of every kept row; an image of a row that is dropped may be missing."""
+    """Return the image of every kept row, empty where it may be missing; rows that are dropped need none."""
     if gathered.found is None:
-        return locate_images(content["image"], kept, root)
+        return locate_images(content["image"], kept, root, table=next(iter(gathered.sources)))
     problems = gathered.found.problems[kept.index]
     subjects = kept[content["subject_id"]]
     raise_problems(
@@ -205,32 +250,3 @@ def _drop_record(dropped: pd.Series, identity: pd.DataFrame) -> list[dict[str, A
         {"reason": reason, "n": len(rows), name: identity.loc[rows.index, name].tolist()}
         for reason, rows in gone.groupby(gone)
     ]
-
-
-def _split(
-    table: pd.DataFrame, rows: pd.DataFrame, content: Mapping[str, Any], split: str | Path | None, seed: int
-) -> pd.Series:
-    """Give the part of every row: from a file, from a column of the dataset, or dealt by subject."""
-    rule = content["split"]
-    if split is not None:
-        parts = read_split(split).set_index("subject_id")["split"]
-        absent = sorted(set(table["subject_id"]) - set(parts.index))
-        message = f"expected every subject of the dataset, {len(absent)} are not there: {', '.join(absent[:5])}"
-        raise_problems(SplitError, split, [message] if absent else [])
-    elif "column" in rule:
-        result = derive(rows[rule["column"]], "split", {"column": rule["column"], "groups": rule["groups"]})
-        raise_problems(RecipeError, content["name"], result.problems)
-        return result.values
-    else:
-        stratify = ["label", *content.get("stratify", [])]
-        parts = split_by_subject(table, rule["shares"], stratify=stratify, seed=seed).set_index("subject_id")["split"]
-    return table["subject_id"].map(parts)
-
-
-def _split_record(content: Mapping[str, Any], split: str | Path | None, seed: int) -> dict[str, Any]:
-    if split is not None:
-        return {"from": Path(split).name, "sha256": sha256(split)}
-    if "column" in content["split"]:
-        return {"from": f"column {content['split']['column']}", "groups": content["split"]["groups"]}
-    stratify = ["label", *content.get("stratify", [])]
-    return {"from": "subjects", "shares": content["split"]["shares"], "stratify": stratify, "seed": seed}

@@ -18,7 +18,7 @@ def inputs_of(made: Mapping[str, Any]) -> list[str]:
         return [str(made["from"])]
     if "to" in made:
         return pattern_columns(made["to"])
-    return [str(made["age_at_entry"]), str(made["days"])]
+    return [str(made[key]) for key in ("age_at_entry", "days", "entry_year", "year") if key in made]
 
 
 def pattern_columns(pattern: str) -> list[str]:
@@ -36,8 +36,9 @@ def make_columns(
         columns: name to how it is made. ``to``: a text pattern filled from columns (``{ID:0>3}`` pads with zeros).
             ``from`` and ``match``: a regular expression that fits a whole cell, of which the first group is taken;
             with ``to``, its groups are laid out by number: ``{3}-{1}``. ``age_at_entry`` and ``days``: years at entry
-            and days since then, at 365.25 days a year, written with four decimals. A row with an empty input has an
-            empty cell.
+            and days since then, at 365.25 days a year, written with four decimals. ``age_at_entry``, ``entry_year``
+            and ``year``: years at entry and whole years since then, where days are not published. A row with an empty
+            input has an empty cell.
         source: what the rows are, for messages.
 
     Returns:
@@ -69,7 +70,7 @@ def _make(rows: pd.DataFrame, made: Mapping[str, Any]) -> tuple[pd.Series, list[
         names = inputs_of(made)
         text = [made["to"].format(**dict(zip(names, values, strict=True))) for values in zip(*inputs, strict=True)]
         return pd.Series(text, index=rows.index, dtype=str).where(full, ""), []
-    return _age(inputs[0], inputs[1], full)
+    return _age(inputs, full)
 
 
 def _matched(column: pd.Series, pattern: re.Pattern[str], layout: str | None) -> tuple[pd.Series, list[str]]:
@@ -86,12 +87,15 @@ def _matched(column: pd.Series, pattern: re.Pattern[str], layout: str | None) ->
     return column.map(texts).fillna("").astype(str), problems
 
 
-def _age(entry: pd.Series, days: pd.Series, full: pd.Series) -> tuple[pd.Series, list[str]]:
-    numbers = [pd.to_numeric(column, errors="coerce") for column in (entry, days)]
+def _age(inputs: list[pd.Series], full: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Add the time since entry to the age there: days, or the difference of two calendar years."""
+    numbers = [pd.to_numeric(column, errors="coerce") for column in inputs]
     problems = [
         f"expected a number in {column.name}, got {text!r} in {count} rows"
-        for column, number in zip((entry, days), numbers, strict=True)
+        for column, number in zip(inputs, numbers, strict=True)
         for text, count in column[number.isna() & (column != "")].value_counts().items()
     ]
-    years = numbers[0] + numbers[1] / DAYS_PER_YEAR
-    return years.map("{:.4f}".format).where(full & years.notna(), ""), problems
+    by_days = len(inputs) == 2
+    years = numbers[0] + (numbers[1] / DAYS_PER_YEAR if by_days else numbers[2] - numbers[1])
+    written = years.map(("{:.4f}" if by_days else "{:.10g}").format)
+    return written.where(full & years.notna(), ""), problems

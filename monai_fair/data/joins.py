@@ -1,6 +1,7 @@
 """Further tables of a dataset, joined to its rows by a key, or by the key and the nearest day."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,24 @@ _ISO_DATE = r"\d{4}-\d{2}-\d{2}"
 _KEY, _DAY, _VISIT, _PLACE = "\0key", "\0day", "\0visit", "\0place"  # no column of a file has such a name
 
 
-def join_table(
-    rows: pd.DataFrame, spec: Mapping[str, Any], root: Path, source: object
-) -> tuple[pd.DataFrame, NamedTable, str]:
+@dataclass(frozen=True)
+class JoinedRows:
+    """Rows with the columns of another table.
+
+    Attributes:
+        rows: the rows with the new columns, empty where nothing fits.
+        table: the other table.
+        found: per row, whether it has a row there.
+        note: how many rows have.
+    """
+
+    rows: pd.DataFrame
+    table: NamedTable
+    found: pd.Series
+    note: str
+
+
+def join_table(rows: pd.DataFrame, spec: Mapping[str, Any], root: Path, source: object) -> JoinedRows:
     """Bring columns of another table to the rows.
 
     Args:
@@ -30,7 +46,7 @@ def join_table(
         source: what the rows are, for messages.
 
     Returns:
-        The rows with the new columns (empty where nothing fits), the table, and a note on how many rows found theirs.
+        The rows with the new columns, and which of them found theirs.
 
     Raises:
         RecipeError: if a column is missing or has a name that is taken, a day is no number or date, or several rows
@@ -48,15 +64,15 @@ def join_table(
     left = _keys(rows, here)
     right = table.rows[take].apply(lambda column: column.str.strip()).assign(**{_KEY: _keys(table.rows, there)})
     if nearest:
-        found, note = _nearest(rows, left, table, right, nearest)
+        brought, found, note = _nearest(rows, left, table, right, nearest)
     else:
         there_once = _unique(right, table, there)
-        found = there_once.reindex(left)
-        note = f"{table.name}: {left.isin(there_once.index).sum()} of {len(rows)} rows have a row there"
+        brought, found = there_once.reindex(left), left.isin(there_once.index)
+        note = f"{table.name}: {found.sum()} of {len(rows)} rows have a row there"
     joined = rows.copy()
     for name in take:
-        joined[name] = pd.Series(found[name].fillna("").tolist(), index=rows.index, dtype=str)
-    return joined, table, note
+        joined[name] = pd.Series(brought[name].fillna("").tolist(), index=rows.index, dtype=str)
+    return JoinedRows(joined, table, found, note)
 
 
 def _check_columns(rows: pd.DataFrame, source: object, names: list[str], use: str) -> None:
@@ -91,8 +107,8 @@ def _unique(right: pd.DataFrame, table: NamedTable, there: list[str]) -> pd.Data
 
 def _nearest(
     rows: pd.DataFrame, left: pd.Series, table: NamedTable, right: pd.DataFrame, nearest: Mapping[str, Any]
-) -> tuple[pd.DataFrame, str]:
-    """Return the row there that is nearest in time to each row here, and a note on how many there are."""
+) -> tuple[pd.DataFrame, pd.Series, str]:
+    """Return the row there that is nearest in time to each row here, which rows have one, and a note on how many."""
     within = int(nearest["within_days"])
     here, problems = _days(rows[nearest["here"]])
     there, found = _days(table.rows[nearest["there"]])
@@ -112,7 +128,8 @@ def _nearest(
     apart = (joined[_DAY] - joined[_VISIT]).abs().dropna()
     furthest = f", at most {apart.max():g} apart" if len(apart) else ""
     note = f"{table.name}: {len(apart)} of {len(rows)} rows have a row there within {within} days{furthest}"
-    return joined.set_index(_PLACE).reindex(rows.index), note
+    brought = joined.set_index(_PLACE).reindex(rows.index)
+    return brought, brought[_VISIT].notna(), note
 
 
 def _days(column: pd.Series) -> tuple[pd.Series, list[str]]:

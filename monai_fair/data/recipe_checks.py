@@ -15,13 +15,20 @@ _KEYS = {
     "name": True, "reference": True, "licence": True, "source": True, "subject_id": True, "image": True,
     "label": True, "attributes": True, "split": True,
     "notes": False, "image_id": False, "columns": False, "join": False, "first_by": False, "stratify": False,
-    "options": False,
+    "options": False, "filters": False,
 }  # fmt: skip
 _RULE_KEYS = {"column", "missing", "drop", "if_missing", "capped", *RULES}
-_TABLE_KEYS = {"table", "sheet", "one_row_per", "missing"}
+_TABLE_KEYS = {"table", "sheet", "one_row_per", "missing", "contradiction", "also_named"}
+_FILE_KEYS = {"file", "folders", "beside", "if_missing"}
 _GLOB_KEYS = {"glob", "match", "per", "several", "if_missing"}
-_JOIN_KEYS = {*_TABLE_KEYS, "keys", "take", "nearest"}
-_COLUMN_KINDS = ({"to"}, {"from", "match"}, {"from", "match", "to"}, {"age_at_entry", "days"})
+_JOIN_KEYS = {*_TABLE_KEYS, "columns", "keys", "take", "nearest", "if_missing"}
+_COLUMN_KINDS = (
+    {"to"},
+    {"from", "match"},
+    {"from", "match", "to"},
+    {"age_at_entry", "days"},
+    {"age_at_entry", "entry_year", "year"},
+)
 
 
 def recipe_problems(content: Mapping[str, Any]) -> list[str]:
@@ -31,6 +38,7 @@ def recipe_problems(content: Mapping[str, Any]) -> list[str]:
     checks = {
         "source": _source_problems, "image": _image_problems, "label": _label_problems, "columns": _column_problems,
         "join": _join_problems, "attributes": _attribute_problems, "split": _split_problems,
+        "filters": _filter_problems,
     }  # fmt: skip
     problems += [found for key, check in checks.items() if key in content for found in check(content[key])]
     known = content.get("attributes") or {}
@@ -44,7 +52,16 @@ def _source_problems(source: Any) -> list[str]:
     if "npz" in source:
         listed = isinstance(source.get("columns"), list)
         return [] if listed else ["source: expected 'columns', the list of arrays to read from each npz file"]
-    return _unknown_keys("source", source, _TABLE_KEYS)
+    problems = _unknown_keys("source", source, {*_TABLE_KEYS, "more"})
+    if "more" in source and (not isinstance(source["more"], dict) or "one_row_per" in source):
+        problems.append("source: more: expected a mapping from name to table, and no 'one_row_per'")
+    return problems + _name_problems("source", source)
+
+
+def _name_problems(where: str, table: Mapping[str, Any]) -> list[str]:
+    others = table.get("also_named", {})
+    named = isinstance(others, dict) and all(isinstance(names, list) for names in others.values())
+    return [] if named else [f"{where}: also_named: expected a mapping from column to a list of its other names"]
 
 
 def _unknown_keys(where: str, found: Mapping[str, Any], known: set[str]) -> list[str]:
@@ -53,7 +70,12 @@ def _unknown_keys(where: str, found: Mapping[str, Any], known: set[str]) -> list
 
 def _image_problems(image: Any) -> list[str]:
     if isinstance(image, dict) and isinstance(image.get("file"), str):
-        return _unknown_keys("image", image, {"file", "folders"})
+        problems = _unknown_keys("image", image, _FILE_KEYS)
+        if {"folders", "beside"} <= set(image) or image.get("beside", "table") != "table":
+            problems.append("image: expected either 'folders' or 'beside: table'")
+        if "if_missing" in image and not {"folders", "beside"} & set(image):
+            problems.append("image: if_missing: expected 'folders' or 'beside' too, other images are not looked for")
+        return problems + _word_problems("image", image, "if_missing", ("error", "drop"))
     if not isinstance(image, dict) or "glob" not in image or "match" not in image:
         return ["image: expected a mapping with 'file', a pattern such as '{image_id}.jpg', or with 'glob' and 'match'"]
     problems = _unknown_keys("image", image, _GLOB_KEYS)
@@ -65,10 +87,13 @@ def _image_problems(image: Any) -> list[str]:
         problems.append(f"image: per: expected a list of named groups, got '{per}'")
     elif groups:
         problems += [f"image: per: '{name}' is not a named group of 'match'" for name in per if name not in groups]
-    for key, known in (("several", ("error", "first", "last")), ("if_missing", ("error", "drop"))):
-        if image.get(key, "error") not in known:
-            problems.append(f"image: {key}: expected one of {', '.join(known)}, got '{image[key]}'")
-    return problems
+    problems += _word_problems("image", image, "several", ("error", "first", "last"))
+    return problems + _word_problems("image", image, "if_missing", ("error", "drop"))
+
+
+def _word_problems(where: str, found: Mapping[str, Any], key: str, known: tuple[str, ...]) -> list[str]:
+    word = found.get(key, known[0])
+    return [] if word in known else [f"{where}: {key}: expected one of {', '.join(known)}, got '{word}'"]
 
 
 def _group_names(pattern: Any) -> list[str]:
@@ -86,7 +111,8 @@ def _column_problems(columns: Any) -> list[str]:
     for name, made in columns.items():
         if not isinstance(made, dict) or set(made) not in _COLUMN_KINDS:
             problems.append(
-                f"column '{name}': expected 'to', or 'from' and 'match' (and 'to'), or 'age_at_entry' and 'days'"
+                f"column '{name}': expected 'to', or 'from' and 'match' (and 'to'), or 'age_at_entry' and 'days' "
+                "(or 'entry_year' and 'year')"
             )
             continue
         try:
@@ -110,6 +136,8 @@ def _join_problems(join: Any) -> list[str]:
             problems.append(f"{where}: expected 'table', 'keys' (column here to column there) and 'take', a list")
             continue
         problems += _unknown_keys(where, spec, _JOIN_KEYS)
+        problems += _name_problems(where, spec) + _word_problems(where, spec, "if_missing", ("keep", "drop"))
+        problems += [f"{where}: {found}" for found in _column_problems(spec.get("columns", {}))]
         if "nearest" in spec and not _is_nearest(spec["nearest"]):
             problems.append(f"{where}: nearest: expected 'here', 'there' (columns) and 'within_days', a whole number")
         if {"nearest", "one_row_per"} <= set(spec):
@@ -120,6 +148,16 @@ def _join_problems(join: Any) -> list[str]:
 def _is_nearest(nearest: Any) -> bool:
     named = isinstance(nearest, dict) and set(nearest) == {"here", "there", "within_days"}
     return named and isinstance(nearest["within_days"], int) and nearest["within_days"] >= 0
+
+
+def _filter_problems(filters: Any) -> list[str]:
+    if not isinstance(filters, dict):
+        return [f"filters: expected a mapping from name to filter, got {type(filters).__name__}"]
+    return [
+        f"filter '{name}': expected 'column' and 'keep', a list of codes"
+        for name, rule in filters.items()
+        if not isinstance(rule, dict) or set(rule) != {"column", "keep"} or not isinstance(rule["keep"], list)
+    ]
 
 
 def _label_problems(label: Any) -> list[str]:
@@ -179,7 +217,21 @@ def _bins_problems(where: str, bins: Any) -> list[str]:
 
 
 def _split_problems(split: Any) -> list[str]:
-    if not isinstance(split, dict) or len({"shares", "column"} & set(split)) != 1:
-        return ["split: expected exactly one of 'shares' (part to share) and 'column' (with 'groups')"]
+    if not isinstance(split, dict) or len({"shares", "folds", "column"} & set(split)) != 1:
+        return ["split: expected exactly one of 'shares' (part to share), 'folds' and 'column' (with 'groups')"]
+    if "folds" in split:
+        return _fold_problems(split)
     names = set(split.get("shares") or split.get("groups") or {})
     return [] if names and names <= set(SPLITS) else [f"split: expected parts among {', '.join(SPLITS)}, got {names}"]
+
+
+def _fold_problems(split: Mapping[str, Any]) -> list[str]:
+    folds, fold, test = (split.get(key) for key in ("folds", "fold", "test"))
+    if not isinstance(folds, int) or folds < 2:
+        return [f"split: folds: expected a whole number from 2, got {folds}"]
+    problems = []
+    if not isinstance(fold, int) or not 0 <= fold < folds:
+        problems.append(f"split: fold: expected a whole number from 0 to {folds - 1}, got {fold}")
+    if not isinstance(test, float) or not 0 < test < 1:
+        problems.append(f"split: test: expected a share between 0 and 1, got {test}")
+    return problems

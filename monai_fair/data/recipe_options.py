@@ -18,7 +18,8 @@ def apply_options(
     """Lay the patch of each choice over a recipe, then put each value where its name stands.
 
     An option with ``choices`` names patches. One with ``value`` is given freely: ``text``; ``list``, several texts
-    with ``|`` between them; or ``number``. An attribute whose column is empty text afterwards is left out.
+    with ``|`` between them; or ``number``. A choice may be ``by`` another option: ``of``, from its choice or value to
+    the patch, and ``otherwise``. An attribute whose column is empty text afterwards is left out.
 
     Args:
         content: the recipe as read.
@@ -46,7 +47,7 @@ def apply_options(
             if "value" in option:
                 values[name] = _value(name, option["value"], choices[name])
             else:
-                patched = _merge(patched, _patch(name, option["choices"], choices[name]))
+                patched = _merge(patched, _patch(name, option["choices"], choices))
         except ValueError as error:
             problems.append(str(error))
     places = {place for text in _texts(patched) for place in _PLACE.findall(text)}
@@ -66,11 +67,14 @@ def _choice(choice: Any) -> str | None:
     return None if choice is None else str(choice)
 
 
-def _patch(name: str, choices: Mapping[Any, Any], choice: str | None) -> Mapping[str, Any]:
-    patches = {str(key): patch for key, patch in choices.items()}
+def _patch(name: str, choices: Mapping[Any, Any], chosen: Mapping[str, str | None]) -> Mapping[str, Any]:
+    patches, choice = {str(key): patch for key, patch in choices.items()}, chosen[name]
     if choice not in patches:
         raise ValueError(f"option '{name}': expected one of {', '.join(patches)}, got '{choice}'")
-    return patches[choice] or {}
+    patch = patches[choice] or {}
+    if "by" in patch:
+        patch = patch["of"].get(chosen[patch["by"]], patch["otherwise"]) or {}
+    return dict(patch)
 
 
 def _value(name: str, kind: str, text: str | None) -> str | list[str] | float:
@@ -106,12 +110,12 @@ def _texts(content: Any) -> Iterator[str]:
 
 
 def _fill(content: Any, values: Mapping[str, str | list[str] | float]) -> Any:
-    """Put the values in place; a list within a list is laid out flat."""
+    """Put the values in place; a list within a list is laid out flat, so that lists can be put together of others."""
     if isinstance(content, dict):
         return {key: _fill(value, values) for key, value in content.items()}
     if isinstance(content, list):
-        items = [(_fill(item, values), isinstance(item, str)) for item in content]
-        return [part for item, flat in items for part in (item if flat and isinstance(item, list) else [item])]
+        items = [_fill(item, values) for item in content]
+        return [part for item in items for part in (item if isinstance(item, list) else [item])]
     if not isinstance(content, str):
         return content
     whole = _PLACE.fullmatch(content)
@@ -132,12 +136,23 @@ def _without_empty(content: dict[str, Any]) -> dict[str, Any]:
 def _option_problems(options: Any) -> list[str]:
     if not isinstance(options, dict):
         return [f"options: expected a mapping from name to option, got {type(options).__name__}"]
-    return [
+    problems = [
         f"option '{name}': expected a mapping with 'default' and 'choices' (choice to its changes), "
         f"or with 'value' ({', '.join(VALUE_KINDS)})"
         for name, option in options.items()
         if not isinstance(option, dict) or not _is_option(option)
     ]
+    return problems or [
+        f"option '{name}': {choice}: expected 'by' (another option), 'of' (its choice to changes) and 'otherwise'"
+        for name, option in options.items()
+        for choice, patch in option.get("choices", {}).items()
+        if isinstance(patch, dict) and "by" in patch and not _is_conditional(patch, name, options)
+    ]
+
+
+def _is_conditional(patch: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> bool:
+    keyed = set(patch) == {"by", "of", "otherwise"} and isinstance(patch["of"], dict)
+    return keyed and patch["by"] in options and patch["by"] != name
 
 
 def _is_option(option: Mapping[str, Any]) -> bool:

@@ -4,13 +4,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from monai_fair.data.named_tables import names_of, read_named_table
+from monai_fair.data.named_tables import NamedTable, names_of, read_named_table
 from monai_fair.errors import ImageFileError, RecipeError, raise_problems
 
 
@@ -19,24 +19,36 @@ def read_source(source: Mapping[str, Any], root: Path) -> tuple[pd.DataFrame, di
 
     Args:
         source: ``table``: file names to try, in order, see :func:`monai_fair.data.named_tables.read_named_table`; or
-            ``npz``: glob patterns under the root, with ``columns``, the scalar arrays of each file to read.
+            ``npz``: glob patterns under the root, with ``columns``, the scalar arrays of each file to read. ``more``:
+            name to a further table of the same columns, whose rows follow.
         root: the dataset's folder.
 
     Returns:
-        The rows, a record of the files read, and notes on repeated rows. Rows from ``.npz`` files have three more
-        columns: ``file`` (path under the root), ``stem`` (its name without suffix) and ``folder`` (name of its folder).
+        The rows, a record of the files read (the first table first), and notes on repeated rows. Rows from ``.npz``
+        files have three more columns: ``file`` (path under the root), ``stem`` (its name without suffix) and
+        ``folder`` (name of its folder).
 
     Raises:
-        RecipeError: if no file is found, or an array is missing or not a scalar.
+        RecipeError: if no file is found, tables have other columns, or an array is missing or not a scalar.
         ImageFileError: if a file cannot be read.
     """
     if not root.is_dir():
         raise RecipeError(f"{root}: expected the dataset's folder, found none; check --root")
     if "table" in source:
-        table = read_named_table(source, root)
-        return table.rows, {table.name: table.sha256}, list(table.notes)
+        further = [{**source, "table": names} for names in source.get("more", {}).values()]
+        tables = [read_named_table(spec, root) for spec in (source, *further)]
+        return _one_below_the_other(tables), {t.name: t.sha256 for t in tables}, [n for t in tables for n in t.notes]
     rows, record = _read_npz(names_of(source["npz"]), source["columns"], root)
     return rows, record, []
+
+
+def _one_below_the_other(tables: Sequence[NamedTable]) -> pd.DataFrame:
+    first = tables[0]
+    for table in tables[1:]:
+        wanted, found = (", ".join(map(str, rows)) for rows in (first.rows, table.rows))
+        if set(table.rows) != set(first.rows):
+            raise RecipeError(f"{table.name}: expected the columns of {first.name}, {wanted}; found {found}")
+    return pd.concat([table.rows for table in tables], ignore_index=True) if len(tables) > 1 else first.rows
 
 
 def _read_npz(patterns: list[str], columns: Sequence[str], root: Path) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -82,42 +94,61 @@ def _text(value: np.ndarray) -> str:
     return str(int(item)) if isinstance(item, bool) else str(item)
 
 
-def locate_images(image: Mapping[str, Any], rows: pd.DataFrame, root: Path) -> pd.Series:
+def locate_images(image: Mapping[str, Any], rows: pd.DataFrame, root: Path, *, table: str = "") -> pd.Series:
     """Find the image of every row.
 
     Args:
-        image: ``file``, a pattern such as ``{image_id}.jpg`` filled from the row's columns, and ``folders``, the
-            folders under the root to look in, in order.
+        image: ``file``, a pattern such as ``{image_id}.jpg`` filled from the row's columns; and either ``folders``, the
+            folders under the root to look in, in order, or ``beside: table``: paths start from the folder of the
+            dataset's table. With neither, paths start from the root and are not looked for. ``if_missing``:
+            ``error`` or ``drop``.
         rows: the dataset's rows.
         root: the dataset's folder.
+        table: path of the dataset's table under the root.
 
     Returns:
-        Path under the root per row, with ``/`` between folders.
+        Path under the root per row, with ``/`` between folders; empty where the image is not there and may be dropped.
 
     Raises:
         RecipeError: if images are missing, or a file of this name lies in two folders.
     """
-    folders = [name for name in image.get("folders", ["."]) if (root / name).is_dir()]
-    # one listing per folder instead of one look-up per row and folder
-    listings = {name: {entry.name for entry in (root / name).iterdir()} for name in folders}
     columns = {str(name): rows[name].tolist() for name in rows}
     names = [
         image["file"].format(**dict(zip(columns, values, strict=True)))
         for values in zip(*columns.values(), strict=True)
     ]
-    if "folders" not in image:
+    if "beside" in image:
+        beside = PurePosixPath(table).parent
+        places = [[str(beside)] if (root / beside / name).is_file() else [] for name in names]
+        looked = f"the folder of {table}"
+    elif "folders" in image:
+        places, looked = _folders_of(names, image["folders"], root), ", ".join(image["folders"])
+    else:
         return pd.Series(names, index=rows.index)
-    places = [[folder for folder in folders if name in listings[folder]] for name in names]
+    keep_all = image.get("if_missing", "error") == "error"
+    raise_problems(RecipeError, root, _place_problems(names, places, looked, keep_all=keep_all))
+    paths = [
+        (PurePosixPath(found[0]) / name).as_posix() if found else "" for name, found in zip(names, places, strict=True)
+    ]
+    return pd.Series(paths, index=rows.index, dtype=str)
+
+
+def _folders_of(names: Sequence[str], folders: Sequence[str], root: Path) -> list[list[str]]:
+    there = [name for name in folders if (root / name).is_dir()]
+    # one listing per folder instead of one look-up per row and folder
+    listings = {name: {entry.name for entry in (root / name).iterdir()} for name in there}
+    return [[folder for folder in there if name in listings[folder]] for name in names]
+
+
+def _place_problems(
+    names: Sequence[str], places: Sequence[Sequence[str]], looked: str, *, keep_all: bool
+) -> Iterator[str]:
     absent = [name for name, found in zip(names, places, strict=True) if not found]
     twice = [name for name, found in zip(names, places, strict=True) if len(found) > 1]
-    looked = ", ".join(image["folders"])
-    problems = (
-        [f"expected {len(names)} images in {looked}; {len(absent)} are not there: {_some(absent)}"] if absent else []
-    )
-    problems += [f"{len(twice)} images lie in more than one folder of {looked}: {_some(twice)}"] if twice else []
-    raise_problems(RecipeError, root, problems)
-    paths = [(Path(found[0]) / name).as_posix() for name, found in zip(names, places, strict=True)]
-    return pd.Series(paths, index=rows.index)
+    if absent and keep_all:
+        yield f"expected {len(names)} images in {looked}; {len(absent)} are not there: {_some(absent)}"
+    if twice:
+        yield f"{len(twice)} images lie in more than one folder of {looked}: {_some(twice)}"
 
 
 def _some(names: list[str]) -> str:

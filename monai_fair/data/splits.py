@@ -57,7 +57,8 @@ def _strata(table: pd.DataFrame, columns: list[str]) -> pd.Series:
     if not columns:
         return pd.Series(0, index=pd.Index(sorted(table["subject_id"].unique())))
     values = table[["subject_id", *columns]].astype(str).drop_duplicates().sort_values(["subject_id", *columns])
-    joined = values[columns].agg("\x1f".join, axis=1).groupby(values["subject_id"]).agg("\x1e".join)
+    rows = ["\x1f".join(row) for row in zip(*(values[name] for name in columns), strict=True)]
+    joined = pd.Series(rows, index=values.index, dtype=object).groupby(values["subject_id"]).agg("\x1e".join)
     return pd.Series(pd.factorize(joined, sort=True)[0], index=joined.index)
 
 

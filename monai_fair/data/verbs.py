@@ -25,8 +25,8 @@ def manifest(
     """Build manifest.csv from a dataset's own files.
 
     Args:
-        recipe: name of a recipe in data_manifests (ham10000, harvard_gdp, harvard_gf, bids, oasis1, oasis2, oasis3,
-            ixi, adni, openbhb) or path of a YAML file.
+        recipe: name of a recipe in data_manifests (ham10000, harvard_gdp, harvard_gf, chexpert, mimic_cxr, bids,
+            oasis1, oasis2, oasis3, ixi, adni, openbhb) or path of a YAML file.
         root: the dataset's folder.
         out: the CSV file to write; how it was made stands in a JSON file of the same name beside it.
         split: a CSV with subject_id and split to use instead of the recipe's own split.

@@ -1,9 +1,11 @@
 """Public datasets in miniature: files in the true layout, written by the tests themselves."""
 
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
@@ -138,3 +140,43 @@ def refusal() -> Callable[..., str]:
         return str(caught.value)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def write_xlsx() -> Callable[..., None]:
+    """Write a workbook of one sheet; numbers as numbers, empty text as no cell at all."""
+
+    def write(path: Path, rows: Sequence[Sequence[str | float]], sheet: str = "Sheet1") -> None:
+        lines = []
+        for number, row in enumerate(rows, start=1):
+            places = [(f"{chr(65 + column)}{number}", value) for column, value in enumerate(row) if value != ""]
+            body = "".join(
+                f'<c r="{place}" t="inlineStr"><is><t>{escape(value)}</t></is></c>'
+                if isinstance(value, str)
+                else f'<c r="{place}"><v>{value}</v></c>'
+                for place, value in places
+            )
+            lines.append(f'<row r="{number}">{body}</row>')
+        main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+        office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+        package = "http://schemas.openxmlformats.org/package/2006"
+        kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+        parts = {
+            "[Content_Types].xml": f'<Types xmlns="{package}/content-types">'
+            '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+            f'<Override PartName="/xl/workbook.xml" ContentType="{kind}.sheet.main+xml"/>'
+            f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{kind}.worksheet+xml"/></Types>',
+            "_rels/.rels": f'<Relationships xmlns="{package}/relationships">'
+            f'<Relationship Id="rId1" Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+            "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}">'
+            f'<sheets><sheet name="{sheet}" sheetId="1" r:id="rId1"/></sheets></workbook>',
+            "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships">'
+            f'<Relationship Id="rId1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
+            "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{"".join(lines)}</sheetData>'
+            "</worksheet>",
+        }
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in parts.items():
+                archive.writestr(name, '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>' + text)
+
+    return write

@@ -22,7 +22,8 @@ IMAGE = {"glob": "*", "match": "(?P<who>.)"}
 JOIN = {"table": "b.csv", "keys": {"who": "id"}, "take": ["x"]}
 NEAREST = {"here": "day", "there": "day", "within_days": 3}
 IMAGE_KEYS = "glob, if_missing, match, per, several"
-COLUMN_KINDS = "'to', or 'from' and 'match' (and 'to'), or 'age_at_entry' and 'days'"
+COLUMN_KINDS = "'to', or 'from' and 'match' (and 'to'), or 'age_at_entry' and 'days' (or 'entry_year' and 'year')"
+JOIN_KEYS = "also_named, columns, contradiction, if_missing, keys, missing, nearest, one_row_per, sheet, table, take"
 OPTION_KINDS = "'default' and 'choices' (choice to its changes), or with 'value' (text, list, number)"
 
 
@@ -33,7 +34,7 @@ OPTION_KINDS = "'default' and 'choices' (choice to its changes), or with 'value'
             {"glob": "*"},
             "expected a mapping with 'file', a pattern such as '{image_id}.jpg', or with 'glob' and 'match'",
         ),
-        ({"file": "{who}.png", "glob": "*"}, "'glob' is not one of file, folders"),
+        ({"file": "{who}.png", "glob": "*"}, "'glob' is not one of beside, file, folders, if_missing"),
         ({**IMAGE, "folder": "a"}, f"'folder' is not one of {IMAGE_KEYS}"),
         ({**IMAGE, "match": "(?P<a>"}, "match: expected a regular expression with named groups, got '(?P<a>'"),
         ({**IMAGE, "match": "(who)"}, "match: expected a regular expression with named groups, got '(who)'"),
@@ -67,7 +68,7 @@ def test_a_malformed_column_ends_in_a_message(write_recipe: Writer, made: dict[s
     [
         ({**JOIN, "take": []}, "expected 'table', 'keys' (column here to column there) and 'take', a list"),
         ({**JOIN, "keys": "who"}, "expected 'table', 'keys' (column here to column there) and 'take', a list"),
-        ({**JOIN, "how": "left"}, "'how' is not one of keys, missing, nearest, one_row_per, sheet, table, take"),
+        ({**JOIN, "how": "left"}, f"'how' is not one of {JOIN_KEYS}"),
         (
             {**JOIN, "nearest": {"here": "day"}},
             "nearest: expected 'here', 'there' (columns) and 'within_days', a whole number",
@@ -92,7 +93,7 @@ def test_a_malformed_join_ends_in_a_message(write_recipe: Writer, join: dict[str
     [
         (
             {"source": {"table": "a.csv", "tabel": "b"}},
-            "source: 'tabel' is not one of missing, one_row_per, sheet, table",
+            "source: 'tabel' is not one of also_named, contradiction, missing, more, one_row_per, sheet, table",
         ),
         ({"columns": ["a"]}, "columns: expected a mapping from name to how it is made, got list"),
         ({"join": ["a"]}, "join: expected a mapping from name to table, got list"),

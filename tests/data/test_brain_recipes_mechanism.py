@@ -81,8 +81,8 @@ def test_rows_of_one_key_are_one_row_unless_they_contradict_each_other() -> None
 
 def join(folder: Path, text: str, rows: pd.DataFrame, **spec: Any) -> tuple[pd.DataFrame, str]:
     (folder / "more.csv").write_text(text.replace(" ", "\n") + "\n")
-    joined, _, note = join_table(rows, {"table": "more.csv", **spec}, folder, "tiny.yaml")
-    return joined, note
+    joined = join_table(rows, {"table": "more.csv", **spec}, folder, "tiny.yaml")
+    return joined.rows, joined.note
 
 
 def test_a_join_by_two_keys(tmp_path: Path) -> None:

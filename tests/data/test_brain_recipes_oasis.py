@@ -1,9 +1,7 @@
 """OASIS-1 and OASIS-2: files as they are published (names, columns, oddities), in miniature and invented."""
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 import pytest
 
@@ -20,40 +18,6 @@ OASIS1_ROWS = (  # Delay is N/A but for a repeated session, which has no CDR of 
 OASIS1_PARTS = {"OAS1_0001": "train", "OAS1_0002": "val", "OAS1_0003": "test", "OAS1_0004": "test"}
 OASIS1_T88 = "{folder}{scan}/PROCESSED/MPRAGE/T88_111/{scan}_mpr_n4_anon_111_t88_{kind}.{suffix}"
 OASIS1_SUBJ = "{folder}{scan}/PROCESSED/MPRAGE/SUBJ_111/{scan}_mpr_n4_anon_sbj_111.{suffix}"
-
-
-def write_xlsx(path: Path, rows: list[list[str | float]], sheet: str = "Sheet1") -> None:
-    """Write a workbook of one sheet; numbers as numbers, empty text as no cell at all."""
-    cells = []
-    for number, row in enumerate(rows, start=1):
-        places = [(f"{chr(65 + column)}{number}", value) for column, value in enumerate(row) if value != ""]
-        body = "".join(
-            f'<c r="{place}" t="inlineStr"><is><t>{escape(value)}</t></is></c>'
-            if isinstance(value, str)
-            else f'<c r="{place}"><v>{value}</v></c>'
-            for place, value in places
-        )
-        cells.append(f'<row r="{number}">{body}</row>')
-    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    package = "http://schemas.openxmlformats.org/package/2006"
-    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
-    parts = {
-        "[Content_Types].xml": f'<Types xmlns="{package}/content-types">'
-        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-        f'<Override PartName="/xl/workbook.xml" ContentType="{kind}.sheet.main+xml"/>'
-        f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{kind}.worksheet+xml"/></Types>',
-        "_rels/.rels": f'<Relationships xmlns="{package}/relationships">'
-        f'<Relationship Id="rId1" Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
-        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}">'
-        f'<sheets><sheet name="{sheet}" sheetId="1" r:id="rId1"/></sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships">'
-        f'<Relationship Id="rId1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
-        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{"".join(cells)}</sheetData></worksheet>',
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in parts.items():
-            archive.writestr(name, '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>' + text)
 
 
 def typed(lines: tuple[str, ...] | list[str]) -> list[list[str | float]]:
@@ -103,7 +67,9 @@ def test_every_row_of_oasis1(oasis1: Path, tmp_path: Path) -> None:
     assert built.record["notes"] == []
 
 
-def test_the_spreadsheet_of_oasis1_gives_the_same_manifest(oasis1: Path, tmp_path: Path) -> None:
+def test_the_spreadsheet_of_oasis1_gives_the_same_manifest(
+    oasis1: Path, tmp_path: Path, write_xlsx: Callable[..., None]
+) -> None:
     split = tmp_path / "split.csv"
     expected = build_manifest("oasis1", oasis1, split=split).table
     (oasis1 / "oasis_cross-sectional.csv").unlink()
@@ -179,7 +145,9 @@ OASIS2_PARTS = {"OAS2_0001": "train", "OAS2_0002": "val", "OAS2_0003": "test"}
 
 
 @pytest.fixture
-def oasis2(tmp_path: Path, touch: Callable[..., None], write_split: Callable[..., Path]) -> Path:
+def oasis2(
+    tmp_path: Path, touch: Callable[..., None], write_split: Callable[..., Path], write_xlsx: Callable[..., None]
+) -> Path:
     root = tmp_path / "OASIS-2"
     for number, row in enumerate(OASIS2_ROWS):
         scan, part = row.split(",")[1], f"OAS2_RAW_PART{1 + number // 3}"

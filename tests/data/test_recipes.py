@@ -60,8 +60,8 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(RecipeError) as caught:
         read_recipe("ham1000")
     assert str(caught.value) == (
-        "expected the name of a recipe (adni, bids, ham10000, harvard_gdp, harvard_gf, ixi, oasis1, oasis2, oasis3, "
-        "openbhb) or a .yaml file, got 'ham1000'"
+        "expected the name of a recipe (adni, bids, chexpert, ham10000, harvard_gdp, harvard_gf, ixi, mimic_cxr, "
+        "oasis1, oasis2, oasis3, openbhb) or a .yaml file, got 'ham1000'"
     )
 
 
@@ -115,7 +115,7 @@ def test_all_problems_of_a_recipe_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, content)
     keys = (
         "name, reference, licence, source, subject_id, image, label, attributes, split, "
-        "notes, image_id, columns, join, first_by, stratify, options"
+        "notes, image_id, columns, join, first_by, stratify, options, filters"
     )
     expected = [
         "key 'licence': expected, found none",
@@ -159,7 +159,10 @@ def test_all_problems_of_a_recipe_at_once(tmp_path: Path) -> None:
             {"attributes": {"age": {"column": "age", "bins": {"edges": [40, 60], "names": ["young", "old"]}}}},
             "attribute 'age': bins: expected 3 names, got 2",
         ),
-        ({"split": "part"}, "split: expected exactly one of 'shares' (part to share) and 'column' (with 'groups')"),
+        (
+            {"split": "part"},
+            "split: expected exactly one of 'shares' (part to share), 'folds' and 'column' (with 'groups')",
+        ),
     ],
 )
 def test_a_malformed_recipe_ends_in_a_message(tmp_path: Path, changed: dict[str, Any], expected: str) -> None:
