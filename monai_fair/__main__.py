@@ -270,10 +270,18 @@ def discover(
 def main() -> None:
     """Run a verb; an error of the data or the options is one message and exit status 2, without a traceback."""
     from monai_fair.data.verbs import check, manifest, rebalance
-    from monai_fair.simulation import simulate_brain_from_options, simulate_skin_from_options
+    from monai_fair.simulation import (
+        simulate_brain_from_options,
+        simulate_chest_from_options,
+        simulate_skin_from_options,
+    )
     from monai_fair.subgroups.embed_verb import embed
 
-    simulate = {"skin": simulate_skin_from_options, "brain": simulate_brain_from_options}
+    simulate = {
+        "skin": simulate_skin_from_options,
+        "brain": simulate_brain_from_options,
+        "chest": simulate_chest_from_options,
+    }
     verbs = {"simulate": simulate, "manifest": manifest, "check": check}
     verbs |= {"prepare": prepare, "embed": embed, "discover": discover, "rebalance": rebalance}
     verbs |= {"thresholds": thresholds, "audit": audit}

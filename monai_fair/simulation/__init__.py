@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from monai_fair.simulation.brain_cohort import BrainCohort
 from monai_fair.simulation.brain_options import simulate_brain_from_options
+from monai_fair.simulation.chest_cohort import ChestCohort
+from monai_fair.simulation.chest_files import simulate_chest
+from monai_fair.simulation.chest_options import simulate_chest_from_options
 from monai_fair.simulation.skin_cohort import SkinCohort
 from monai_fair.simulation.skin_files import simulate_skin
 from monai_fair.simulation.skin_options import simulate_skin_from_options
@@ -18,11 +21,14 @@ __all__ = [
     "BrainAnatomy",
     "BrainCohort",
     "BrainSubject",
+    "ChestCohort",
     "SkinCohort",
     "load_brain_anatomy",
     "simulate_brain",
     "simulate_brain_from_options",
     "simulate_brain_subject",
+    "simulate_chest",
+    "simulate_chest_from_options",
     "simulate_skin",
     "simulate_skin_from_options",
 ]
