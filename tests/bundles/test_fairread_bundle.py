@@ -72,6 +72,23 @@ def test_the_network_of_full_size_is_the_published_one(fairread: Any, tmp_path: 
     assert network.encoder.norm5.num_features == 1024
 
 
+@pytest.mark.parametrize(
+    ("finding", "blocks", "strength"),
+    [("cardiomegaly", 2, 0.1), ("pleural_effusion", 2, 0), ("pneumonia", 2, 0.5), ("fracture", 1, 0.5)],
+)
+def test_each_finding_has_its_published_settings(
+    fairread: Any, fused: Path, tmp_path: Path, finding: str, blocks: int, strength: float
+) -> None:
+    options = {"encoder_path": str(fused / "stage1_encoder.pt")}
+    parser = fairread.workflow("train", finding, output=tmp_path, **options).parser
+    network = parser.get_parsed_content("network_def")
+    assert len(network.blocks) == blocks
+    # without a strength there is no adversary that nothing would train
+    handlers = parser.get_parsed_content("train#more_handlers")
+    assert [handler.strength for handler in handlers] == ([strength] if strength else [])
+    assert (network.adversary is not None) == bool(strength)
+
+
 def test_each_stage_starts_where_the_one_before_ended(fairread: Any, fused: Path, tmp_path: Path) -> None:
     for name in ("stage1_attributes", "stage1_encoder"):
         assert read_json(fused / f"{name}.json", "model")["settings"]["attributes"]["levels"] == {
@@ -158,6 +175,24 @@ def test_the_published_protocol_takes_thresholds_from_the_training_rows(
     stored = read_thresholds(tmp_path / "thresholds.json")
     assert (stored.split, stored.shrinkage) == ("train", 0.0)
     assert {group.weight for group in stored.groups} == {1.0}
+
+
+def test_a_group_without_positives_gets_the_pooled_threshold_with_a_reason(
+    fairread: Any, fused: Path, cohort: Path, tmp_path: Path
+) -> None:
+    for name in ("model.pt", "model.json"):
+        shutil.copy(fused / name, tmp_path)
+    table = pd.read_csv(cohort / "manifest.csv", dtype=str, keep_default_na=False)
+    table.loc[(table["split"] == "val") & (table["sex"] == "female"), "label"] = "0"
+    table.to_csv(tmp_path / "manifest.csv", index=False)
+    options = {"manifest": str(tmp_path / "manifest.csv"), "threshold_groups": ["sex"], "threshold_min_count": 1}
+    fairread.train(tmp_path, "evaluate", **options)
+    stored = read_thresholds(tmp_path / "thresholds.json")
+    (women,) = [group for group in stored.groups if group.name == "female"]
+    assert (women.n_positive, women.weight, women.threshold) == (0, 0.0, stored.pooled)
+    assert women.reason.startswith("0 positives and ") or women.reason.startswith("its rows ")
+    rows = read_predictions(tmp_path / "predictions.csv").table
+    assert set(rows.loc[rows["sex"] == "female", "threshold"]) == {stored.pooled}
 
 
 def test_where_attributes_are_missing_inference_takes_the_mean(fairread: Any, cohort: Path, tmp_path: Path) -> None:
