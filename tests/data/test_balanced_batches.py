@@ -1,14 +1,9 @@
-"""Batches with as many samples of every class: no sample twice, all classes, repeatable, shared by processes."""
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+"""Batches with as many samples of every class: no sample twice, all classes, repeatable."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.utils.data import DataLoader
 
 from monai_fair.data import ClassBalancedBatchSampler
@@ -51,18 +46,6 @@ def test_it_serves_a_loader() -> None:
     datalist = rows(6, 2)
     loader = DataLoader(datalist, batch_sampler=ClassBalancedBatchSampler(datalist, 4))  # type: ignore[arg-type,var-annotated]
     assert [sorted(batch["label"].tolist()) for batch in loader] == [[0, 0, 1, 1]] * 2
-
-
-def work(rank: int, _: Path) -> tuple[dict[str, Any], list[nn.Module]]:
-    torch.manual_seed(0)
-    sampler = ClassBalancedBatchSampler(rows(9, 6), 4, num_batches=20)
-    return {"rows": sorted({row for batch in sampler for row in batch}), "length": len(sampler)}, []
-
-
-def test_processes_share_the_rows(two_processes: Callable[..., Any], tmp_path: Path) -> None:
-    first, second = two_processes(work, tmp_path)
-    assert not set(first["rows"]) & set(second["rows"])
-    assert {*first["rows"], *second["rows"]} == set(range(15))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from monai.data import DataLoader, Dataset
 from scipy.stats import chisquare
 from torch import nn
 
-from monai_fair.data import weighted_sampler
+from monai_fair.data import ClassBalancedBatchSampler, weighted_sampler
 from monai_fair.errors import ManifestError
 from monai_fair.handlers import EpochSeed
 
@@ -62,11 +62,25 @@ def draw_in_two(rank: int, _: Path) -> tuple[dict[str, Any], list[nn.Module]]:
         torch.manual_seed(2 * epoch + rank)
         sampler.set_epoch(epoch)
         epochs.append(list(sampler))
-    return {"epochs": epochs, "length": len(sampler)}, []
+    labels = [{"label": label} for label in [0] * 9 + [1] * 6]
+    batches = ClassBalancedBatchSampler(labels, 4, num_batches=20)
+    balanced = {index for batch in batches for index in batch}
+    return {"epochs": epochs, "length": len(sampler), "balanced": sorted(balanced)}, []
 
 
-def test_two_processes_share_the_draws(tmp_path: Path, two_processes: Callable[..., Any]) -> None:
-    one, other = two_processes(draw_in_two, tmp_path)
+@pytest.fixture(scope="module")
+def drawn_in_two(tmp_path_factory: pytest.TempPathFactory, two_processes: Callable[..., Any]) -> Any:
+    return two_processes(draw_in_two, tmp_path_factory.mktemp("two"))
+
+
+def test_balanced_batches_of_two_processes_share_the_rows(drawn_in_two: Any) -> None:
+    one, other = (set(found["balanced"]) for found in drawn_in_two)
+    assert not one & other
+    assert one | other == set(range(15))
+
+
+def test_two_processes_share_the_draws(drawn_in_two: Any) -> None:
+    one, other = drawn_in_two
     assert one["length"] == other["length"] == 21  # half of 41, and up
     for mine, yours in zip(one["epochs"], other["epochs"], strict=True):
         assert not set(mine) & set(yours)  # each has a share of its own
