@@ -11,6 +11,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
 from monai_fair.errors import MonaiFairError
+from monai_fair.networks import LayerInput
 
 
 class LossTerm(ABC):
@@ -129,3 +130,49 @@ class LossTerm(ABC):
 
     def _publish(self, engine: Engine) -> None:
         engine.state.metrics |= {name: float(total) / self._steps for name, total in self._totals.items()}
+
+
+class LayerTerm(LossTerm):
+    """A term of what enters one linear layer of the network.
+
+    Args:
+        layer: name of the layer in the bare network; see :class:`monai_fair.networks.LayerInput`.
+    """
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        self.layer = layer
+        self._input: LayerInput | None = None
+
+    def begin(self, engine: SupervisedTrainer) -> None:
+        """Set the hook."""
+        self._input = LayerInput(engine.network, self.layer)
+
+    def end(self) -> None:
+        """Take the hook off the network."""
+        if self._input is not None:
+            self._input.remove()
+        self._input = None
+
+    def forget(self) -> None:
+        """Drop what validation, or a network run between iterations, has left in the hook."""
+        if self._input is not None:
+            self._input.clear()
+
+    def about(self) -> str:
+        """Return the layer."""
+        return f"layer '{self.layer}'"
+
+    @property
+    def input(self) -> LayerInput:
+        """What holds the layer's input.
+
+        Raises:
+            MonaiFairError: if the handler was attached within a run.
+        """
+        if self._input is None:
+            raise MonaiFairError(
+                f"{type(self).__name__}: expected to be attached before the run starts, got attached within it; attach "
+                "it earlier"
+            )
+        return self._input

@@ -7,13 +7,12 @@ from monai.engines import SupervisedTrainer
 from monai.utils.enums import CommonKeys as Keys
 
 from monai_fair.errors import MonaiFairError
-from monai_fair.handlers.loss_term import LossTerm
+from monai_fair.handlers.loss_term import LayerTerm
 from monai_fair.losses import NIRRegularizer, incidence_statistics
 from monai_fair.losses.nir_loss import checked_weight
-from monai_fair.networks import LayerInput
 
 
-class NIRHandler(LossTerm):
+class NIRHandler(LayerTerm):
     """Add ``weight`` times neuron incidence redistribution to a MONAI trainer's loss, and log what it does.
 
     How the penalty is added and logged is that of :class:`monai_fair.handlers.LossTerm`; the values are ``nir`` (the
@@ -39,11 +38,9 @@ class NIRHandler(LossTerm):
     elsewhere = "monai_fair.losses.NIRLoss"
 
     def __init__(self, layer: str, weight: float = 0.1, *, regularizer: NIRRegularizer | None = None) -> None:
-        super().__init__()
-        self.layer = layer
+        super().__init__(layer)
         self.weight = checked_weight("NIRHandler", weight)
         self.regularizer = NIRRegularizer() if regularizer is None else regularizer
-        self._input: LayerInput | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep: the running sums of a regulariser with momentum."""
@@ -52,25 +49,6 @@ class NIRHandler(LossTerm):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.regularizer.load_state_dict(state_dict)
-
-    def begin(self, engine: SupervisedTrainer) -> None:
-        """Set the hook."""
-        self._input = LayerInput(engine.network, self.layer)
-
-    def end(self) -> None:
-        """Take the hook off the network."""
-        if self._input is not None:
-            self._input.remove()
-        self._input = None
-
-    def forget(self) -> None:
-        """Drop what validation, or a network run between iterations, has left in the hook."""
-        if self._input is not None:
-            self._input.clear()
-
-    def about(self) -> str:
-        """Return the layer."""
-        return f"layer '{self.layer}'"
 
     def terms(self, engine: SupervisedTrainer) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
         """Return the weighted penalty, and what is logged beside it."""
@@ -83,15 +61,11 @@ class NIRHandler(LossTerm):
         return (self.weight * penalty if self.weight > 0 else None), values
 
     def _channel_means(self, y_pred: Any, y: torch.Tensor) -> torch.Tensor:
-        if self._input is None:
-            raise MonaiFairError(
-                "NIRHandler: expected to be attached before the run starts, got attached within it; attach it earlier"
-            )
-        features = self._input.take()
+        features = self.input.take()
         if not isinstance(y_pred, torch.Tensor) or len(y_pred) != len(features):
             got = f"shape {tuple(y_pred.shape)}" if isinstance(y_pred, torch.Tensor) else type(y_pred).__name__
             raise MonaiFairError(
                 f"NIRHandler: expected 'pred' to be logits of the {len(features)} samples that entered layer "
                 f"'{self.layer}', got {got}; name the layer that makes the logits"
             )
-        return self.regularizer.channel_means(y_pred, features, y, self._input.layer.weight)
+        return self.regularizer.channel_means(y_pred, features, y, self.input.layer.weight)

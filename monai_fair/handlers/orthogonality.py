@@ -8,14 +8,14 @@ from monai.engines import SupervisedTrainer
 from monai.utils.enums import CommonKeys as Keys
 
 from monai_fair.errors import MonaiFairError
-from monai_fair.handlers.loss_term import LossTerm
+from monai_fair.handlers.loss_term import LayerTerm
 from monai_fair.losses import ColumnOrthogonality, RowOrthogonality, sensitive_basis
 from monai_fair.losses.nir_loss import checked_weight
 from monai_fair.losses.sensitive_space import RankRule
-from monai_fair.networks import EmbeddingClassifier, LayerInput
+from monai_fair.networks import EmbeddingClassifier
 
 
-class OrthogonalityHandler(LossTerm):
+class OrthogonalityHandler(LayerTerm):
     """Add column- and row-space orthogonality to an attribute model that is finished (FCRO, stage 1 of FairREAD).
 
     At the start of a run the attribute model embeds the training images once, in ``eval()``; their leading directions
@@ -60,19 +60,18 @@ class OrthogonalityHandler(LossTerm):
         center: bool = False,
         per_sample: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(layer)
         self.column_weight = checked_weight("OrthogonalityHandler", column_weight)
         self.row_weight = checked_weight("OrthogonalityHandler", row_weight)
-        self.attribute_model, self.images, self.layer = attribute_model, images, layer
+        self.attribute_model, self.images = attribute_model, images
         self.num_classes = num_classes
         self._basis_options: dict[str, Any] = {"rank": rank, "energy": energy, "rule": rule, "center": center}
         self._row = RowOrthogonality(num_classes=num_classes, per_sample=per_sample)
         self._column: ColumnOrthogonality | None = None
-        self._input: LayerInput | None = None
 
     def begin(self, engine: SupervisedTrainer) -> None:
         """Find the sensitive space, and look at the embedding."""
-        self._input = LayerInput(engine.network, self.layer)
+        super().begin(engine)
         self.attribute_model.requires_grad_(False)
         self.attribute_model.to(engine.state.device).eval()
         embeddings, labels = self._embedded(engine.state.device)
@@ -80,30 +79,15 @@ class OrthogonalityHandler(LossTerm):
             [sensitive_basis(own, **self._basis_options) for own in self._by_class(embeddings, labels)]
         ).to(engine.state.device)
 
-    def end(self) -> None:
-        """Take the hook off the network."""
-        if self._input is not None:
-            self._input.remove()
-        self._input = None
-
-    def forget(self) -> None:
-        """Drop embeddings of other passes."""
-        if self._input is not None:
-            self._input.clear()
-
     def about(self) -> str:
         """Return the layer and the rank."""
         rank = 0 if self._column is None else self._column.bases.shape[2]
-        return f"layer '{self.layer}', sensitive directions {rank}"
+        return f"{super().about()}, sensitive directions {rank}"
 
     def terms(self, engine: SupervisedTrainer) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
         """Return the weighted sum of both losses."""
-        if self._input is None or self._column is None:
-            raise MonaiFairError(
-                "OrthogonalityHandler: expected to be attached before the run starts, got attached within it; attach "
-                "it earlier"
-            )
-        output, z = engine.state.output, self._input.take()
+        output, z = engine.state.output, self.input.take()
+        assert self._column is not None  # of begin, as the hook is
         with torch.no_grad():
             sensitive = self.attribute_model.embed(output[Keys.IMAGE])
         column = self._column(z, output[Keys.LABEL])
