@@ -17,6 +17,15 @@ CONTINUOUS = "continuous"
 _SHOWN = 5
 
 
+def output_widths(counts: Sequence[int]) -> list[int]:
+    """Return how many outputs guess each attribute: one for two levels or a number, else one for each level.
+
+    Args:
+        counts: number of levels of each, 0 for a continuous one.
+    """
+    return [count if count > 2 else 1 for count in counts]
+
+
 @dataclass(frozen=True)
 class AttributeCodes:
     """How the attributes of a subject become numbers; what :func:`attribute_codes` makes.
@@ -40,9 +49,14 @@ class AttributeCodes:
         return [len(values) for values in self.levels.values()]
 
     @property
+    def categorical(self) -> list[str]:
+        """Attributes with levels, whose joint groups can be counted."""
+        return [name for name, values in self.levels.items() if values]
+
+    @property
     def outputs(self) -> int:
-        """Number of outputs that guess them: one for two levels or a number, else one for each level."""
-        return sum(count if count > 2 else 1 for count in self.counts)
+        """Number of outputs that guess them all; see :func:`output_widths`."""
+        return sum(output_widths(self.counts))
 
     def record(self) -> dict[str, Any]:
         """Return them as JSON has them."""

@@ -61,13 +61,14 @@ class AdversaryHandler(LossTerm):
 
     def begin(self, engine: SupervisedTrainer) -> None:
         """Find the adversary, and look at its logits."""
-        modules: dict[str, nn.Module] = dict(unwrapped(engine.network).named_modules())
+        network = unwrapped(engine.network)
+        modules: dict[str, nn.Module] = dict(network.named_modules())
         layer = modules.get(self.reversal)
         if self.module not in modules or not isinstance(layer, GradientReversal):
             raise MonaiFairError(
                 f"AdversaryHandler: expected modules '{self.module}' and '{self.reversal}' (a GradientReversal) in "
-                f"{type(unwrapped(engine.network)).__name__}, got {', '.join(modules)[1:200] or 'none'}; build the "
-                "network with its adversary"
+                f"{type(network).__name__}, got {', '.join(name for name, _ in network.named_children()) or 'none'}; "
+                "build the network with its adversary"
             )
         self._layer = layer
         self._hook = modules[self.module].register_forward_hook(lambda *passed: self._logits.append(passed[2]))

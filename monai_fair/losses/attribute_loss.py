@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from monai_fair.data.attribute_coding import output_widths
 from monai_fair.errors import MonaiFairError
 
 
@@ -46,7 +47,7 @@ class AttributeLoss(nn.Module):
             MonaiFairError: if shapes do not fit.
         """
         guesses, known = y_pred.as_subclass(torch.Tensor), attributes.as_subclass(torch.Tensor)
-        widths = [count if count > 2 else 1 for count in self.levels]
+        widths = output_widths(self.levels)
         wanted = (len(known), sum(widths)), (len(known), len(widths))
         if (tuple(guesses.shape), tuple(known.shape)) != wanted:
             raise MonaiFairError(

@@ -65,7 +65,8 @@ class ColumnOrthogonality(nn.Module):
             A scalar tensor, float32 or float64.
 
         Raises:
-            MonaiFairError: if shapes do not fit, or labels are missing or none of the classes.
+            MonaiFairError: if shapes do not fit, or labels are missing or none of the classes. Labels on an accelerator
+                are not looked at, which would wait for it: of another class, they do not count.
         """
         source, classes = "ColumnOrthogonality", len(self.bases)
         if embeddings.ndim != 2 or embeddings.shape[1] != self.bases.shape[1]:
@@ -151,7 +152,7 @@ class RowOrthogonality(nn.Module):
             A scalar tensor, float32 or float64.
 
         Raises:
-            MonaiFairError: if shapes do not fit, or labels are missing or none of the classes.
+            MonaiFairError: as of :meth:`ColumnOrthogonality.forward`.
         """
         source = "RowOrthogonality"
         if embeddings.ndim != 2 or sensitive.ndim != 2 or len(embeddings) != len(sensitive):

@@ -6,14 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from monai_fair.data.attribute_coding import output_widths
 from monai_fair.errors import MonaiFairError, raise_problems
 
 CONTINUOUS = 0  # instead of a number of levels
-
-
-def target_widths(levels: Sequence[int]) -> list[int]:
-    """Return how many outputs guess each attribute: one for two levels or a number, else one for each level."""
-    return [count if count > 2 else 1 for count in levels]
 
 
 class AttributeColumns(nn.Module):
@@ -42,7 +38,7 @@ class AttributeColumns(nn.Module):
         raise_problems(MonaiFairError, "AttributeColumns", problems)
         self.levels = [int(count) for count in levels]
         self.missing = missing
-        self.width = sum(target_widths(self.levels)) + int(missing) * len(self.levels)
+        self.width = sum(output_widths(self.levels)) + int(missing) * len(self.levels)
 
     def forward(self, attributes: torch.Tensor) -> torch.Tensor:
         """Return the columns.

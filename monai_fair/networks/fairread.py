@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from monai_fair.data.attribute_coding import output_widths
 from monai_fair.errors import MonaiFairError
-from monai_fair.networks.attribute_encoder import AttributeEncoder, target_widths
+from monai_fair.networks.attribute_encoder import AttributeEncoder
 from monai_fair.networks.gradient_reversal import GradientReversal
 from monai_fair.networks.refusion import AttributeAdversary, ConvLayout, RefusionBlock, pooled
 
@@ -133,7 +134,7 @@ class FairREAD(nn.Module):
             for before, after in pairwise(widths)
         )  # fmt: skip
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(widths[-1], out_channels))
-        guesses = sum(target_widths(attributes.columns.levels))
+        guesses = sum(output_widths(attributes.columns.levels))
         self.reversal = GradientReversal(0.0)
         self.adversary = AttributeAdversary(spatial_dims, channels, guesses, reduction=reduction) if adversary else None
         self.out_channels, self.freeze_encoder = out_channels, freeze_encoder

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from monai_fair.errors import ArtifactError
+from monai_fair.networks.stored_weights import read_weights
 
 _FILES = {"DenseNet121": "densenet121-a639ec97.pth"}  # by class of the network; all others: the first ResNet
 _RESNET = "resnet18-f37072fd.pth"
@@ -70,7 +71,7 @@ def _fitting(network: nn.Module, path: Path, head: str) -> dict[str, torch.Tenso
     """Return the weights of a file by the network's names, without the last layer."""
     kept = {
         _LAYER.sub(r"\1.layers.\2", name): value
-        for name, value in _read(path).items()
+        for name, value in read_weights(path).items()
         if not name.startswith((f"{head}.", *_HEADS))
     }
     own = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{head}.")}
@@ -81,15 +82,3 @@ def _fitting(network: nn.Module, path: Path, head: str) -> dict[str, torch.Tenso
         names = ", ".join([*wrong, *sorted(set(kept) - set(own))][:5])
         raise ArtifactError(f"{path}: its weights do not fit the network (first differences: {names}); check the depth")
     return kept
-
-
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        stored: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip and runtime errors for a file that is not weights
-        raise ArtifactError(f"{path}: expected a file of weights without code in it; {error}") from error
-    if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
-        raise ArtifactError(
-            f"{path}: expected a state dict (names to tensors), got something else; give the right file"
-        )
-    return stored

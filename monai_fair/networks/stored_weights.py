@@ -8,6 +8,23 @@ from torch import nn
 from monai_fair.errors import ArtifactError
 
 
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Return a state dict, names to tensors.
+
+    Raises:
+        ArtifactError: if the file holds anything but weights.
+    """
+    try:
+        stored: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip and runtime errors for a file that is not weights
+        raise ArtifactError(f"{path}: expected a file of weights without code in it; {error}") from error
+    if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
+        raise ArtifactError(
+            f"{path}: expected a state dict (names to tensors), got something else; give the right file"
+        )
+    return stored
+
+
 def load_weights(network: nn.Module, weights_file: str | Path | None, *, prefix: str = "") -> nn.Module:
     """Copy the weights of an earlier training into a network.
 
@@ -27,14 +44,7 @@ def load_weights(network: nn.Module, weights_file: str | Path | None, *, prefix:
     path = Path(weights_file)
     if not path.is_file():
         raise ArtifactError(f"{path}: expected the weights of an earlier stage, found no file; run that stage first")
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip and runtime errors for a file that is not weights
-        raise ArtifactError(f"{path}: expected a file of weights without code in it; {error}") from error
-    if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
-        raise ArtifactError(
-            f"{path}: expected a state dict (names to tensors), got something else; give the right file"
-        )
+    stored = read_weights(path)
     kept = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
     own = network.state_dict()
     wrong = sorted({*own, *kept} - {name for name in own if name in kept and own[name].shape == kept[name].shape})

@@ -165,6 +165,28 @@ def test_thresholds_are_stored_and_applied_by_evaluation_and_inference(
     assert other["threshold"].tolist() == table["threshold"].tolist()
 
 
+def test_a_model_is_not_used_in_another_way_than_it_was_trained(fairread: Any, fused: Path, tmp_path: Path) -> None:
+    """No weight tells a residual block from another, and no score would look wrong."""
+    for option in ("residual", "positive_scale"):
+        error = failing(lambda name=option: fairread.infer(tmp_path, fused / "model.pt", **{name: True}))
+        assert f"{option}: trained with False, now True" in error
+    error = failing(lambda: fairread.train(shutil.copytree(fused, tmp_path / "again"), residual=True, max_epochs=2))
+    assert "residual" in error
+
+
+def test_several_classes_are_scored_without_thresholds(fairread: Any, cohort: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(cohort / "manifest.csv", dtype=str, keep_default_na=False)
+    table["label"] = [str(place % 3) for place in range(len(table))]
+    table.to_csv(tmp_path / "manifest.csv", index=False)
+    options = {"manifest": str(tmp_path / "manifest.csv"), "num_classes": 3}
+    fairread.train(tmp_path / "out", "erm", **options)
+    fairread.train(tmp_path / "out", "erm", "evaluate", **options)
+    found = read_predictions(tmp_path / "out" / "predictions.csv")
+    assert found.num_classes == 3
+    assert "threshold" not in found.table
+    assert not (tmp_path / "out" / "thresholds.json").exists()
+
+
 def test_the_published_protocol_takes_thresholds_from_the_training_rows(
     fairread: Any, fused: Path, tmp_path: Path
 ) -> None:

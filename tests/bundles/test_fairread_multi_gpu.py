@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from monai_fair.data import read_predictions
+from monai_fair.metrics import read_thresholds
 
 # MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
 pytestmark = [pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"), pytest.mark.timeout(600)]
@@ -26,13 +28,15 @@ for port, options in json.load(open("runs.json")):
 open(sys.argv[1], "w").write("done")
 """
 STAGES = ("stage1_attributes",), ("stage1_encoder",), ()
+EVALUATED: dict[str, Any] = {"batch_size": 4, "stage1_batch_size": 4, "threshold_min_count": 1}
 
 
 @pytest.fixture(scope="module")
 def root(fairread: Any, processes: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fairread_in_processes")
-    options = fairread.options(folder / "model", {"batch_size": 4, "stage1_batch_size": 4})
+    options = fairread.options(folder / "model", dict(EVALUATED))
     files = [fairread.files("train", *overlays, "multi_gpu_train") for overlays in STAGES]
+    files.append(fairread.files("train", "multi_gpu_train", "evaluate"))
     processes.drive(DRIVER, [{"config_file": names, **options} for names in files], folder)
     return folder
 
@@ -52,5 +56,10 @@ def test_the_log_has_what_each_stage_adds_to_the_loss(root: Path) -> None:
 
 
 def test_one_process_scores_with_the_model_of_two(fairread: Any, root: Path) -> None:
+    two, thresholds = (root / "model" / name for name in ("predictions.csv", "thresholds.json"))
+    before, stored = read_predictions(two).table, read_thresholds(thresholds)
+    assert before["score"].nunique() > 5
+    assert before["threshold"].tolist() == stored.for_groups(before).tolist()
     fairread.train(root / "model", "evaluate", threshold_min_count=1)
-    assert read_predictions(root / "model" / "predictions.csv").table["score"].nunique() > 5
+    after = read_predictions(two).table
+    pd.testing.assert_frame_equal(after, before, rtol=0, atol=1e-5)

@@ -32,6 +32,7 @@ def test_levels_and_numbers_of_the_training_rows() -> None:
     assert codes.levels == {"sex": ("f", "m"), "race": ("White", "Asian", "Black"), "age": ()}
     assert codes.counts == [2, 3, 0]
     assert codes.outputs == 5
+    assert codes.categorical == ["sex", "race"]
     unit = np.sqrt(800 / 3)  # of 40, 60, 80
     assert codes.scales == {"age": (60.0, pytest.approx(unit))}
     coded = with_attribute_codes(TRAIN, codes)

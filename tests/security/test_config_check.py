@@ -38,8 +38,9 @@ CALLS = {
 METHODS = {"parameters", "record", "run", "to", "unfinished"}
 VALUES = {"os.environ", "None", "True", "False"}
 ATTRIBUTES = {
-    "code_shape", "combinations", "counts", "failures", "features", "frequencies", "grid", "mask", "mask_source",
-    "outputs", "path", "predictions", "run", "sampler", "shape", "shard", "source", "spacing_mm", "subject_ids", "type",
+    "categorical", "code_shape", "combinations", "counts", "failures", "features", "frequencies", "grid", "mask",
+    "mask_source", "outputs", "path", "predictions", "run", "sampler", "shape", "shard", "source", "spacing_mm",
+    "subject_ids", "type",
 }  # fmt: skip
 NODES = (
     ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Load, ast.BinOp, ast.Add,
