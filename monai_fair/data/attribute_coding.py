@@ -36,12 +36,14 @@ class AttributeCodes:
         combinations: distinct codes of the training rows in which all attributes are known, with the means of fifths
             for a continuous one: what a missing attribute could be.
         frequencies: number of training rows with each of them.
+        lacking: of each attribute, whether some training rows lack it: only then can a network learn what that means.
     """
 
     levels: Mapping[str, tuple[str, ...]]
     scales: Mapping[str, tuple[float, float]]
     combinations: tuple[tuple[float, ...], ...] = ()
     frequencies: tuple[int, ...] = ()
+    lacking: tuple[bool, ...] = ()
 
     @property
     def counts(self) -> list[int]:
@@ -65,6 +67,7 @@ class AttributeCodes:
             "scales": {name: list(scale) for name, scale in self.scales.items()},
             "combinations": [list(values) for values in self.combinations],
             "frequencies": list(self.frequencies),
+            "lacking": list(self.lacking),
         }
 
     @classmethod
@@ -75,6 +78,7 @@ class AttributeCodes:
             {name: (float(scale[0]), float(scale[1])) for name, scale in record["scales"].items()},
             tuple(tuple(float(value) for value in values) for values in record["combinations"]),
             tuple(int(count) for count in record["frequencies"]),
+            tuple(bool(value) for value in record["lacking"]),
         )
 
     def encode(self, table: pd.DataFrame) -> tuple[npt.NDArray[np.float32], list[str]]:
@@ -160,6 +164,7 @@ def with_attribute_codes(
     codes: AttributeCodes,
     *,
     unseen: Literal["error", "missing"] = "error",
+    missing: Literal["keep", "told", "error"] = "keep",
     key: str = "attribute_codes",
 ) -> list[dict[str, Any]]:
     """Return rows with codes of their attributes, shape ``(A,)``, float32, NaN where an attribute is missing.
@@ -168,10 +173,13 @@ def with_attribute_codes(
         datalist: rows of :func:`monai_fair.data.load_datalist`.
         codes: of the training rows.
         unseen: what a value is that the training rows do not have: an ``error``, or ``missing``.
+        missing: ``keep`` allows any attribute to be missing; ``told`` only those that some training rows lack too, for
+            a network that is told what is missing; ``error`` none.
         key: of a row, for the codes.
 
     Raises:
-        ManifestError: with every attribute that is not recorded or has values that cannot be read.
+        ManifestError: with every attribute that is not recorded, has values that cannot be read, or is missing where it
+            must not be.
     """
     table = pd.DataFrame([row["attributes"] for row in datalist], dtype=object)
     absent = [f"{name}: expected a recorded attribute, found none" for name in codes.levels if name not in table]
@@ -180,11 +188,27 @@ def with_attribute_codes(
     if unseen == "error":
         more = "; correct the values, or take unseen 'missing'"
         raise_problems(ManifestError, "attributes", [problem + more for problem in problems])
+    if missing != "keep":
+        raise_problems(ManifestError, "attributes", _missing_problems(values, codes, told=missing == "told"))
     return [{**row, key: values[place]} for place, row in enumerate(datalist)]
 
 
+def _missing_problems(values: npt.NDArray[np.float32], codes: AttributeCodes, *, told: bool) -> list[str]:
+    remedies = {
+        (False, True): "take missing_attributes True, or leave these rows out",
+        (False, False): "leave these rows out; the model could not learn what that means",
+        (True, False): "leave these rows out; no training row lacks it, so the model cannot know what that means",
+    }
+    return [
+        f"{name}: expected a value in every row, {int(count)} of {len(values)} have none; {remedies[told, lacks]}"
+        for name, count, lacks in zip(codes.levels, np.isnan(values).sum(axis=0), codes.lacking, strict=True)
+        if count and not (told and lacks)
+    ]
+
+
 def _combinations(codes: AttributeCodes, table: pd.DataFrame) -> dict[str, Any]:
-    values = pd.DataFrame(codes.encode(table)[0], dtype=np.float64).dropna()
+    every = pd.DataFrame(codes.encode(table)[0], dtype=np.float64)
+    values = every.dropna()
     for place, count in enumerate(codes.counts):
         if not count and len(values):
             fifth = pd.qcut(values[place], 5, labels=False, duplicates="drop")
@@ -193,6 +217,7 @@ def _combinations(codes: AttributeCodes, table: pd.DataFrame) -> dict[str, Any]:
     return {
         "combinations": tuple(tuple(map(float, row)) for row in counted.index),
         "frequencies": tuple(map(int, counted)),
+        "lacking": tuple(map(bool, every.isna().any())),
     }
 
 

@@ -20,6 +20,8 @@ def marginal_probabilities(
     attributes: torch.Tensor,
     combinations: torch.Tensor,
     weights: torch.Tensor,
+    *,
+    told: Sequence[bool] | None = None,
 ) -> torch.Tensor:
     """Return probabilities averaged over what is missing of the attributes.
 
@@ -33,6 +35,8 @@ def marginal_probabilities(
         attributes: shape ``(B, A)``; NaN where one is missing.
         combinations: values of all attributes, shape ``(J, A)``, such as the distinct rows of the training set.
         weights: how frequent each is, shape ``(J,)``, positive.
+        told: of each attribute, whether the network has learned what its missing means: nothing is put in for these.
+            ``None`` for none.
 
     Returns:
         Shape ``(B, K)``: one sigmoid, or a softmax over several outputs.
@@ -43,8 +47,9 @@ def marginal_probabilities(
     if network.training:
         raise MonaiFairError("marginal_probabilities: expected a network in eval(), got one in train(); call eval()")
     levels = torch.tensor(network.attributes.columns.levels, device=attributes.device)
-    unknown = attributes.isnan()
-    free = unknown | (levels == CONTINUOUS)
+    absent = attributes.isnan()
+    unknown = absent if told is None else absent & ~torch.tensor(list(told), device=attributes.device)
+    free = absent | (levels == CONTINUOUS)
     agree = (free[:, None] | (attributes[:, None] == combinations[None])).all(dim=2)  # (B, J)
     agree = agree | ~unknown.any(dim=1, keepdim=True)  # nothing to put in, whatever the combination
     if not bool(agree.any(dim=1).all()):
@@ -72,15 +77,15 @@ class MarginalInferer(Inferer):
     Args:
         combinations: see :func:`marginal_probabilities`.
         weights: as well.
-        missing: the network was trained with columns that say what is missing, so nothing is averaged.
+        told: as well.
     """
 
     def __init__(
-        self, combinations: Sequence[Sequence[float]], weights: Sequence[float], *, missing: bool = False
+        self, combinations: Sequence[Sequence[float]], weights: Sequence[float], *, told: Sequence[bool] | None = None
     ) -> None:
         super().__init__()
         self.combinations, self.weights = torch.tensor(combinations), torch.tensor(weights, dtype=torch.float32)
-        self.missing = missing
+        self.told = told
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return probabilities, shape ``(B, K)``.
@@ -95,9 +100,5 @@ class MarginalInferer(Inferer):
         bare: nn.Module = unwrapped(network)
         if not isinstance(bare, FairREAD):
             raise MonaiFairError(f"MarginalInferer: expected a FairREAD network, got {type(bare).__name__}")
-        if not self.missing:
-            combinations = self.combinations.to(attributes), self.weights.to(attributes)
-            return marginal_probabilities(bare, inputs, attributes, *combinations)
-        logits = bare(inputs, attributes)
-        found: torch.Tensor = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
-        return found
+        combinations, weights = self.combinations.to(attributes), self.weights.to(attributes)
+        return marginal_probabilities(bare, inputs, attributes, combinations, weights, told=self.told)

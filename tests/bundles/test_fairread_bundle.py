@@ -266,6 +266,25 @@ def test_a_study_has_every_stage_of_every_arm(fairread: Any, tmp_path: Path) -> 
     ]
 
 
+def test_a_study_says_before_its_first_stage_what_the_last_could_not_take(
+    fairread: Any, cohort: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(cohort / "manifest.csv", dtype=str, keep_default_na=False)
+    table.loc[table["split"] == "train", "sex"] = ["", *table.loc[table["split"] == "train", "sex"].iloc[1:]]
+    table.to_csv(tmp_path / "manifest.csv", index=False)
+    options = {"manifest": str(tmp_path / "manifest.csv"), "tiny_network": False, "initialize": False}
+
+    def start(missing_attributes: bool) -> None:
+        more = {"missing_attributes": missing_attributes}
+        fairread.workflow("study", output=tmp_path / "out", **options, **more).initialize()
+
+    start(True)
+    assert "sex: expected a value in every row, 1 of 60 have none; take missing_attributes True" in failing(
+        lambda: start(False)
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def failing(run: Callable[[], Any]) -> str:
     with pytest.raises((RuntimeError, ArtifactError, ManifestError)) as caught:
         run()
@@ -280,6 +299,8 @@ def failing(run: Callable[[], Any]) -> str:
         (("erm",), {"attributes": {"sex": ["female", "male"]}}, {"sex": {"val": "other"}},
          "sex: expected one of female, male, 10 rows have another value, such as 'other'"),
         (("stage1_encoder",), {}, {}, "stage1_attributes.pt"),
+        (("erm",), {"missing_rule": "error"}, {"sex": {"val": ""}},
+         "sex: expected a value in every row, 10 of 10 have none; leave these rows out"),
         ((), {}, {}, "stage1_encoder.pt"),
     ],
 )  # fmt: skip

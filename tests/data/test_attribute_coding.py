@@ -56,6 +56,29 @@ def test_what_a_missing_attribute_could_be() -> None:
     assert len(of_age.combinations) == 10
 
 
+def test_what_may_be_missing() -> None:
+    codes = attribute_codes(
+        rows(("f", "White", "1"), ("m", "Black", "2"), ("", "White", "3")), {"sex": None, "race": None}
+    )
+    assert codes.lacking == (True, False)
+    later = rows(("", "White", "1"), ("f", "", "1"), ("f", "", "1"))
+    assert len(with_attribute_codes(later, codes)) == 3
+    race = "race: expected a value in every row, 2 of 3 have none; leave these rows out; "
+    with pytest.raises(ManifestError) as caught:
+        with_attribute_codes(later, codes, missing="told")
+    assert str(caught.value) == f"attributes: {race}no training row lacks it, so the model cannot know what that means"
+    with pytest.raises(ManifestError) as caught:
+        with_attribute_codes(later, codes, missing="error")
+    assert str(caught.value) == (
+        "attributes: 2 problems\n"
+        "  1. sex: expected a value in every row, 1 of 3 have none; "
+        "take missing_attributes True, or leave these rows out\n"
+        f"  2. {race}the model could not learn what that means"
+    )
+    with pytest.raises(ManifestError, match="race: expected a value"):  # what is unseen is missing too
+        with_attribute_codes(rows(("f", "Other", "1")), codes, unseen="missing", missing="told")
+
+
 def test_a_model_s_codes_lie_beside_it(tmp_path: Path) -> None:
     codes = attribute_codes(TRAIN, KINDS)
     write_json(tmp_path / "model.json", "model", {"settings": {"attributes": codes.record()}})

@@ -229,8 +229,14 @@ def test_missing_attributes_are_averaged_over() -> None:
 
 def test_a_network_that_was_told_of_missing_attributes_needs_no_mean() -> None:
     network, rows = make(missing=True, out_channels=2).eval(), torch.tensor([[NAN, 1.0, 0.0]])
-    found = MarginalInferer([], [], missing=True)(images(1), network, rows)
-    torch.testing.assert_close(found, network(images(1), rows).softmax(dim=1))
+    weights = torch.arange(1.0, 9.0).tolist()
+    found = MarginalInferer(ALL.tolist(), weights, told=[True, False, False])(images(1), network, rows)
+    torch.testing.assert_close(found, network(images(1), rows).softmax(dim=1).detach())
+    # of two that are missing it knows the one, and the mean is over the other
+    rows = torch.tensor([[NAN, NAN, 0.0]])
+    found = MarginalInferer(ALL.tolist(), weights, told=[True, False, False])(images(1), network, rows)
+    low, high = (network(images(1), torch.tensor([[NAN, level, 0.0]])).softmax(dim=1).detach() for level in (0.0, 1.0))
+    torch.testing.assert_close(found, ((1 + 5) * low + (3 + 7) * high) / 16)  # weights of all with the last at 0
     with pytest.raises(MonaiFairError, match="expected a FairREAD network, got Identity"):
         MarginalInferer([], [])(images(1), nn.Identity(), rows)
 

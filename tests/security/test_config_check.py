@@ -38,8 +38,8 @@ CALLS = {
 METHODS = {"parameters", "record", "run", "to", "unfinished"}
 VALUES = {"os.environ", "None", "True", "False"}
 ATTRIBUTES = {
-    "categorical", "code_shape", "combinations", "counts", "failures", "features", "frequencies", "grid", "mask",
-    "mask_source", "outputs", "path", "predictions", "run", "sampler", "shape", "shard", "source", "spacing_mm",
+    "categorical", "code_shape", "combinations", "counts", "failures", "features", "frequencies", "grid", "lacking",
+    "mask", "mask_source", "outputs", "path", "predictions", "run", "sampler", "shape", "shard", "source", "spacing_mm",
     "subject_ids", "type",
 }  # fmt: skip
 NODES = (
