@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ import pandas as pd
 from monai_fair.data.artifacts import fingerprint
 from monai_fair.errors import MonaiFairError, raise_problems
 from monai_fair.metrics.arrays import BoolArray, FloatArray
-from monai_fair.metrics.groups import group_by
+from monai_fair.metrics.group_shifts import shifted_thresholds
+from monai_fair.metrics.groups import Grouping, group_by
 from monai_fair.metrics.thresholds import (
     GroupThreshold,
     ThresholdMethod,
@@ -28,6 +30,8 @@ from monai_fair.metrics.thresholds import (
     shrink_threshold,
     threshold_of_part,
 )
+
+Towards = Literal["pooled", "shifted"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Thresholds:
         pooled_counts: positives and negatives it was fitted on, rows with missing attributes among them.
         reason: why ``pooled`` is NaN; else empty.
         groups: the groups seen, in natural order of their levels.
+        towards: what a group's own threshold is drawn towards; see :class:`ThresholdFitter`.
     """
 
     method: ThresholdMethod
@@ -59,6 +64,7 @@ class Thresholds:
     pooled_counts: tuple[int, int]
     reason: str
     groups: tuple[GroupThreshold, ...]
+    towards: Towards = "pooled"
 
     def for_groups(self, groups: pd.DataFrame) -> FloatArray:
         """Return the threshold of each row: its group's, or the pooled one for a missing or unseen group.
@@ -117,7 +123,13 @@ class Thresholds:
 
 
 class ThresholdFitter:
-    """Fit a threshold for each group, drawn towards the pooled one; see :func:`shrink_threshold`.
+    """Fit a threshold for each group, drawn towards one from more rows; see :func:`shrink_threshold`.
+
+    Towards the pooled threshold a group's cases are treated more like all others the fewer they are. That is the
+    wrong end where scores themselves differ by group, as those of a model that is told the attributes do: then the
+    pooled threshold lies far from every group's own. ``shifted`` draws towards what the group would have if it
+    differed from the others by a shift of its logits alone, which cases of both classes tell; see
+    :func:`monai_fair.metrics.group_shifts.group_shifts`. The groups' attributes have to be known for either.
 
     Args:
         method: how a threshold is found; see :func:`find_threshold`.
@@ -126,6 +138,7 @@ class ThresholdFitter:
         min_count: positives and negatives, of each at least, for a threshold of its own.
         shrinkage: positives or negatives, the fewer, at which the own threshold weighs one half; 0 for groups'
             own thresholds as they are.
+        towards: ``pooled`` or ``shifted``.
 
     Raises:
         MonaiFairError: with every option that is wrong.
@@ -139,14 +152,16 @@ class ThresholdFitter:
         attributes: Sequence[str] = (),
         min_count: int = 10,
         shrinkage: float = 10.0,
+        towards: Towards = "pooled",
     ) -> None:
-        problems = [*method_problems(method, target), *_fitter_problems(attributes, min_count, shrinkage)]
+        problems = [*method_problems(method, target), *_fitter_problems(attributes, min_count, shrinkage, towards)]
         raise_problems(MonaiFairError, "thresholds", problems)
         self.method = method
         self.target = target
         self.attributes = tuple(attributes)
         self.min_count = min_count
         self.shrinkage = shrinkage
+        self.towards = towards
 
     def fit(
         self, y: npt.ArrayLike, score: npt.ArrayLike, groups: pd.DataFrame | None = None, *, split: str
@@ -190,26 +205,34 @@ class ThresholdFitter:
             pooled_counts=_counts(positive),
             reason=reason,
             groups=tuple(self._fit_groups(positive, value, table, pooled)) if self.attributes else (),
+            towards=self.towards,
         )
 
     def _fit_groups(
         self, positive: BoolArray, value: FloatArray, table: pd.DataFrame, pooled: float
     ) -> Iterator[GroupThreshold]:
         grouping = group_by(table, self.attributes)
+        towards = self._towards(positive, value, grouping, pooled)
         for code, (name, levels) in enumerate(zip(grouping.names, grouping.levels, strict=True)):
             inside = grouping.codes == code
             counts = _counts(positive[inside])
             own, reason = search_threshold(positive[inside], value[inside], self.method, self.target)
             weight, threshold = shrink_threshold(
-                own, pooled, *counts, min_count=self.min_count, shrinkage=self.shrinkage
+                own, towards[code], *counts, min_count=self.min_count, shrinkage=self.shrinkage
             )
             if reason:
                 reason = f"its rows {reason}"
             elif not weight:
                 reason = f"{counts[0]} positives and {counts[1]} negatives, expected at least {self.min_count} of each"
             elif math.isnan(threshold):
-                reason = "there is no pooled threshold to draw its own one towards"
-            yield GroupThreshold(name, levels, *counts, own, weight, threshold, reason)
+                reason = f"there is no {self.towards} threshold to draw its own one towards"
+            yield GroupThreshold(name, levels, *counts, own, towards[code], weight, threshold, reason)
+
+    def _towards(self, positive: BoolArray, value: FloatArray, grouping: Grouping, pooled: float) -> list[float]:
+        if self.towards == "pooled":
+            return [pooled] * len(grouping.names)
+        found = shifted_thresholds(positive, value, grouping.codes, self.method, self.target)
+        return [float(value) for value in found]
 
 
 def fit_thresholds(
@@ -223,6 +246,7 @@ def fit_thresholds(
     attributes: Sequence[str] = (),
     min_count: int = 10,
     shrinkage: float = 10.0,
+    towards: Towards = "pooled",
 ) -> Thresholds:
     """Fit thresholds by group on one part of a predictions table.
 
@@ -236,6 +260,7 @@ def fit_thresholds(
         attributes: columns that define the groups, taken together.
         min_count: positives and negatives for a threshold of its own.
         shrinkage: positives or negatives at which the own threshold weighs one half.
+        towards: what a group's own threshold is drawn towards.
 
     Returns:
         The thresholds; NaN with a reason where the part has no rows or one class only.
@@ -243,18 +268,22 @@ def fit_thresholds(
     Raises:
         MonaiFairError: see :class:`ThresholdFitter` and its ``fit``.
     """
-    fitter = ThresholdFitter(method, target=target, attributes=attributes, min_count=min_count, shrinkage=shrinkage)
+    fitter = ThresholdFitter(
+        method, target=target, attributes=attributes, min_count=min_count, shrinkage=shrinkage, towards=towards
+    )
     part = table[table["split"] == split]
     return fitter.fit(part["label"] == positive_label, part[score_column], part, split=split)
 
 
-def _fitter_problems(attributes: Sequence[str], min_count: int, shrinkage: float) -> Iterator[str]:
+def _fitter_problems(attributes: Sequence[str], min_count: int, shrinkage: float, towards: str) -> Iterator[str]:
     if isinstance(attributes, str) or len(set(attributes)) < len(attributes):
         yield f"option 'attributes': expected a list of columns, each once, got {attributes!r}"
     if min_count < 1:
         yield f"option 'min_count': expected at least 1, got {min_count}"
     if not 0 <= shrinkage < math.inf:
         yield f"option 'shrinkage': expected a number of cases, at least 0, got {shrinkage}"
+    if towards not in get_args(Towards):
+        yield f"option 'towards': expected {' or '.join(get_args(Towards))}, got '{towards}'"
 
 
 def _rows_sha256(positive: BoolArray, value: FloatArray, levels: Sequence[tuple[str, ...]]) -> str:

@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from monai_fair.data.artifacts import read_json, write_json
 from monai_fair.errors import ArtifactError, raise_problems
-from monai_fair.metrics.group_thresholds import Thresholds
+from monai_fair.metrics.group_thresholds import Thresholds, Towards
 from monai_fair.metrics.thresholds import THRESHOLD_METHODS, GroupThreshold, method_problems, shrink_threshold
 
 _KIND = "thresholds"
@@ -62,6 +62,7 @@ def read_thresholds(path: str | Path) -> Thresholds:
         pooled_counts=(content["pooled_counts"][0], content["pooled_counts"][1]),
         reason=content["reason"],
         groups=tuple(_group(record) for record in content["groups"]),
+        towards=content["towards"],
     )
 
 
@@ -72,6 +73,7 @@ def _group(record: Mapping[str, Any]) -> GroupThreshold:
         n_positive=record["n_positive"],
         n_negative=record["n_negative"],
         own=_number(record["own"]),
+        towards=_number(record["towards"]),
         weight=record["weight"],
         threshold=_number(record["threshold"]),
         reason=record["reason"],
@@ -127,6 +129,7 @@ _FIELDS: dict[str, _Rule] = {
     "split": (lambda value: _is_text(value) and value != "test", "the name of a split other than 'test'"),
     "min_count": (lambda value: _is_count(value) and value > 0, "a count, 1 or more"),
     "shrinkage": (lambda value: _is_number(value) and value >= 0, "a number, 0 or more"),
+    "towards": (lambda value: value in get_args(Towards), " or ".join(get_args(Towards))),
     "rows_sha256": (lambda value: _is_text(value) and len(value) == 64, "a SHA-256 in hexadecimal"),
     "pooled": _THRESHOLD,
     "pooled_counts": (
@@ -142,6 +145,7 @@ _GROUP_FIELDS: dict[str, _Rule] = {
     "n_positive": _COUNT,
     "n_negative": _COUNT,
     "own": _THRESHOLD,
+    "towards": _THRESHOLD,
     "weight": (_is_share, "a number in [0, 1]"),
     "threshold": _THRESHOLD,
     "reason": _TEXT,
@@ -192,9 +196,11 @@ def _relation_problems(content: Mapping[str, Any]) -> Iterator[str]:
 def _group_problems(group: Mapping[str, Any], content: Mapping[str, Any], where: str) -> Iterator[str]:
     if not group["reason"] and (group["own"] is None or group["threshold"] is None or not group["weight"]):
         yield f"{where}, key 'reason': expected why a threshold is null or has no weight, got none; say it"
+    if content["towards"] == "pooled" and group["towards"] != content["pooled"]:
+        yield f"{where}, key 'towards': expected 'pooled', {content['pooled']}, got {group['towards']}; fit them again"
     weight, threshold = shrink_threshold(
         _number(group["own"]),
-        _number(content["pooled"]),
+        _number(group["towards"]),
         group["n_positive"],
         group["n_negative"],
         min_count=content["min_count"],

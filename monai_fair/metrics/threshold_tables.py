@@ -9,11 +9,12 @@ from monai_fair.data import read_predictions, sha256, write_predictions
 from monai_fair.data.artifacts import read_tensors, write_tensors
 from monai_fair.data.tables import read_table
 from monai_fair.errors import MonaiFairError, PredictionsError
-from monai_fair.metrics.group_thresholds import Thresholds, fit_thresholds
+from monai_fair.metrics.group_thresholds import Thresholds, Towards, fit_thresholds
 from monai_fair.metrics.rules import fitted_rule
 from monai_fair.metrics.threshold_files import read_thresholds, write_thresholds
 
 _BOUND = "predictions_sha256"
+_BESIDE = ("features.safetensors", "layers.safetensors")
 
 
 def store_thresholds(
@@ -26,6 +27,7 @@ def store_thresholds(
     split: str = "val",
     min_count: int = 10,
     shrinkage: float = 10.0,
+    towards: Towards = "pooled",
 ) -> Thresholds:
     """Choose thresholds on one part of a table of predictions and store them with their counts.
 
@@ -39,7 +41,8 @@ def store_thresholds(
         split: the part to look at; the test part is refused. FairREAD's published protocol takes ``train``, with
             ``min_count`` 1 and ``shrinkage`` 0.
         min_count: positives and negatives a group needs for a threshold of its own.
-        shrinkage: positives or negatives at which a group's own threshold weighs as much as the pooled one.
+        shrinkage: positives or negatives at which a group's own threshold weighs one half.
+        towards: what it is drawn towards; see :class:`monai_fair.metrics.ThresholdFitter`.
 
     Returns:
         The thresholds.
@@ -61,6 +64,7 @@ def store_thresholds(
         attributes=chosen.attributes,
         min_count=min_count,
         shrinkage=shrinkage,
+        towards=towards,
     )
     write_thresholds(out, fitted, source=predictions)
     return fitted
@@ -69,8 +73,8 @@ def store_thresholds(
 def write_threshold_column(predictions: str | Path, thresholds: str | Path, *, labelled: bool = True) -> Path:
     """Write the threshold of every row into a table of predictions, as the column ``threshold``.
 
-    An audit applies it by the rule ``given``; ``score >= threshold`` says which rows are positive. A
-    ``features.safetensors`` beside the table stays that of the table.
+    An audit applies it by the rule ``given``; ``score >= threshold`` says which rows are positive. ``features`` and
+    ``layers.safetensors`` beside the table stay those of the table.
 
     Args:
         predictions: the table, which is replaced.
@@ -93,9 +97,9 @@ def write_threshold_column(predictions: str | Path, thresholds: str | Path, *, l
         )
     before = sha256(predictions)
     path = write_predictions(predictions, table.assign(threshold=values), labelled=labelled)
-    features = path.with_name("features.safetensors")
-    if features.is_file():
-        tensors, metadata = read_tensors(features)
-        if metadata.get(_BOUND) == before:  # no row has moved
-            write_tensors(features, tensors, {**metadata, _BOUND: sha256(path)})
+    for beside in (path.with_name(name) for name in _BESIDE):
+        if beside.is_file():
+            tensors, metadata = read_tensors(beside)
+            if metadata.get(_BOUND) == before:  # no row has moved
+                write_tensors(beside, tensors, {**metadata, _BOUND: sha256(path)})
     return path

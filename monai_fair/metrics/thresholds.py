@@ -202,8 +202,9 @@ class GroupThreshold:
         n_positive: positives it was fitted on.
         n_negative: negatives it was fitted on.
         own: the threshold from the group's rows alone; NaN where there is none.
+        towards: the threshold it is drawn towards: the pooled one, or the group's shifted one.
         weight: of ``own``, in [0, 1]; see :func:`shrink_threshold`.
-        threshold: the one to use; NaN where ``own`` and the pooled one leave it undefined.
+        threshold: the one to use; NaN where ``own`` and ``towards`` leave it undefined.
         reason: why there is no ``own``, why it has no weight, or why there is no ``threshold``; else empty.
     """
 
@@ -212,18 +213,19 @@ class GroupThreshold:
     n_positive: int
     n_negative: int
     own: float
+    towards: float
     weight: float
     threshold: float
     reason: str
 
 
 def shrink_threshold(
-    own: float, pooled: float, n_positive: int, n_negative: int, *, min_count: int = 10, shrinkage: float = 10.0
+    own: float, towards: float, n_positive: int, n_negative: int, *, min_count: int = 10, shrinkage: float = 10.0
 ) -> tuple[float, float]:
-    """Draw a group's own threshold towards the pooled one, the more the fewer cases it was fitted on.
+    """Draw a group's own threshold towards another, such as the pooled one, the more the fewer cases it has.
 
     With ``m = min(n_positive, n_negative)`` the weight is ``w = m / (m + shrinkage)``, or 0 where ``m`` is below
-    ``min_count`` or there is no own threshold, and the threshold is ``w own + (1 - w) pooled``. It lies between the
+    ``min_count`` or there is no own threshold, and the threshold is ``w own + (1 - w) towards``. It lies between the
     two, and ``w`` never falls as either class grows.
 
     The fewer class decides because each side of the ROC curve is as uncertain as its own class is small. The
@@ -232,7 +234,7 @@ def shrink_threshold(
 
     Args:
         own: NaN where there is none.
-        pooled: NaN where there is none.
+        towards: NaN where there is none.
         n_positive: positives of the group.
         n_negative: negatives of the group.
         min_count: see above, at least 1.
@@ -243,13 +245,13 @@ def shrink_threshold(
     """
     fewer = min(n_positive, n_negative)
     if fewer < min_count or math.isnan(own):
-        return 0.0, pooled
+        return 0.0, towards
     if shrinkage == 0:
         return 1.0, own
     weight = fewer / (fewer + shrinkage)
-    threshold = weight * own + (1 - weight) * pooled
+    threshold = weight * own + (1 - weight) * towards
     # A rounding past both would turn the cases at a shared threshold negative.
-    return weight, float(np.clip(threshold, min(own, pooled), max(own, pooled)))
+    return weight, float(np.clip(threshold, min(own, towards), max(own, towards)))
 
 
 def refuse_test(split: str) -> None:

@@ -1,13 +1,14 @@
 import tempfile
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from monai_fair.metrics.group_thresholds import ThresholdFitter, Thresholds
+from monai_fair.metrics.group_thresholds import ThresholdFitter, Thresholds, Towards
 from monai_fair.metrics.threshold_files import read_thresholds, write_thresholds
 from monai_fair.metrics.thresholds import TARGETED, THRESHOLD_METHODS, ThresholdMethod, find_threshold, shrink_threshold
 
@@ -37,11 +38,18 @@ def find(cases: Rows, method: ThresholdMethod, target: float) -> float:
     return find_threshold(y, score, method, target=target if method in TARGETED else None)
 
 
-def fit(cases: Rows, method: ThresholdMethod = "youden", *, min_count: int = 1, shrinkage: float = 3.0) -> Thresholds:
+def fit(
+    cases: Rows,
+    method: ThresholdMethod = "youden",
+    *,
+    min_count: int = 1,
+    shrinkage: float = 3.0,
+    towards: Towards = "pooled",
+) -> Thresholds:
     y, score, groups = columns(cases)
     target = 0.5 if method in TARGETED else None
-    fitter = ThresholdFitter(method, target=target, attributes=["g"], min_count=min_count, shrinkage=shrinkage)
-    return fitter.fit(y, score, groups, split="val")
+    options: dict[str, Any] = {"min_count": min_count, "shrinkage": shrinkage, "towards": towards}
+    return ThresholdFitter(method, target=target, attributes=["g"], **options).fit(y, score, groups, split="val")
 
 
 @LAWS
@@ -162,9 +170,11 @@ def test_more_cases_never_weigh_less(own: float, pooled: float, count: int, more
 
 
 @LAWS
-@given(rows(), METHODS, st.sampled_from([0, 0.3, 3]))
-def test_a_file_gives_back_what_was_fitted(cases: Rows, method: ThresholdMethod, shrinkage: float) -> None:
-    found = fit(cases, method, shrinkage=shrinkage)
+@given(rows(), METHODS, st.sampled_from([0, 0.3, 3]), st.sampled_from(["pooled", "shifted"]))
+def test_a_file_gives_back_what_was_fitted(
+    cases: Rows, method: ThresholdMethod, shrinkage: float, towards: Towards
+) -> None:
+    found = fit(cases, method, shrinkage=shrinkage, towards=towards)
     with tempfile.TemporaryDirectory() as folder:
         path = write_thresholds(Path(folder) / "thresholds.json", found, source="predictions.csv")
         assert repr(read_thresholds(path)) == repr(found)

@@ -64,6 +64,7 @@ def test_the_file_says_what_it_rests_on(tmp_path: Path) -> None:
         "n_positive": 0,
         "n_negative": 1,
         "own": None,
+        "towards": 0.5,
         "weight": 0.0,
         "threshold": 0.5,
         "reason": "its rows have one class only",
@@ -165,8 +166,8 @@ def test_everything_missing_is_named_at_once(tmp_path: Path) -> None:
     path = write_json(tmp_path / "t.json", "thresholds", {"groups": [7, {}]})
     with pytest.raises(ArtifactError) as caught:
         read_thresholds(path)
-    # 11 keys of the file, and 8 of each of two groups
-    assert str(caught.value).startswith(f"{path}: 27 problems\n")
+    # 12 keys of the file, and 9 of each of two groups
+    assert str(caught.value).startswith(f"{path}: 30 problems\n")
     assert "group 2, key 'own': expected a threshold in [0, 1] or null, found none; " in str(caught.value)
 
 
