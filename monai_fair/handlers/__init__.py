@@ -2,6 +2,7 @@
 
 from monai_fair.handlers.adversary import AdversaryHandler
 from monai_fair.handlers.best_model import BestModelSaver, ModelSettingsCheck
+from monai_fair.handlers.erasure import ErasureFitter
 from monai_fair.handlers.group_dro import GroupDROHandler
 from monai_fair.handlers.group_metrics import GroupMetricHandler
 from monai_fair.handlers.last_model import LastModelSaver
@@ -19,6 +20,7 @@ __all__ = [
     "BestModelSaver",
     "EarlyStopping",
     "EpochSeed",
+    "ErasureFitter",
     "GroupDROHandler",
     "GroupMetricHandler",
     "LastModelSaver",

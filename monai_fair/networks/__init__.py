@@ -4,7 +4,8 @@ from monai_fair.networks.attribute_encoder import AttributeColumns, AttributeEnc
 from monai_fair.networks.control_lattice import ControlLattice, SamplingGrid
 from monai_fair.networks.coordinate_trunk import CoordinateTrunk
 from monai_fair.networks.deformation import DeformationINR, Linearised
-from monai_fair.networks.fairread import EmbeddingClassifier, FairREAD, classifier_like
+from monai_fair.networks.erasure import ErasedEncoder, LinearErasure, least_squares_erasure
+from monai_fair.networks.fairread import EmbeddingClassifier, FairREAD, classifier_like, with_erasures
 from monai_fair.networks.gradient_reversal import GradientReversal
 from monai_fair.networks.imagenet import load_imagenet_weights
 from monai_fair.networks.lattice_inr import LatticeINR
@@ -26,10 +27,12 @@ __all__ = [
     "CoordinateTrunk",
     "DeformationINR",
     "EmbeddingClassifier",
+    "ErasedEncoder",
     "FairREAD",
     "GradientReversal",
     "LatticeINR",
     "LayerInput",
+    "LinearErasure",
     "Linearised",
     "MarginalInferer",
     "ModulatedSIREN",
@@ -39,8 +42,10 @@ __all__ = [
     "VolumeClassifier",
     "classifier_like",
     "layer_width",
+    "least_squares_erasure",
     "load_imagenet_weights",
     "load_weights",
     "marginal_probabilities",
     "unwrapped",
+    "with_erasures",
 ]

@@ -11,6 +11,7 @@ from torch.nn import functional
 from monai_fair.data.attribute_coding import output_widths
 from monai_fair.errors import MonaiFairError
 from monai_fair.networks.attribute_encoder import AttributeEncoder
+from monai_fair.networks.erasure import ErasedEncoder, LinearErasure
 from monai_fair.networks.gradient_reversal import GradientReversal
 from monai_fair.networks.refusion import AttributeAdversary, ConvLayout, RefusionBlock, pooled
 
@@ -28,6 +29,7 @@ class EmbeddingClassifier(nn.Module):
         embedding: d.
         adversary: what guesses attributes from the map in ``train()``, behind a :class:`GradientReversal`, as in
             :class:`FairREAD`; ``None`` for none.
+        erasure: changes z, of width d, which then has not length 1; ``None`` leaves it.
 
     References:
         Deng, Zhong, Dou, Li, IPMI 2023, arXiv:2301.01481.
@@ -41,10 +43,12 @@ class EmbeddingClassifier(nn.Module):
         out_channels: int = 1,
         embedding: int = 128,
         adversary: AttributeAdversary | None = None,
+        erasure: LinearErasure | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.projection = nn.Linear(channels, embedding)
+        self.erasure = erasure
         self.out = nn.Linear(embedding, out_channels)
         self.reversal = GradientReversal(0.0)
         self.adversary = adversary
@@ -58,11 +62,16 @@ class EmbeddingClassifier(nn.Module):
         return logits
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Return z, shape ``(B, d)``, rows of length 1."""
+        """Return z, shape ``(B, d)``, rows of length 1 where nothing is erased."""
         return self._embedding(self.encoder(images))
 
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what enters ``projection``: the mean over places of the map behind its ReLU, shape ``(B, C)``."""
+        return pooled(functional.relu(self.encoder(images)))
+
     def _embedding(self, features: torch.Tensor) -> torch.Tensor:
-        return functional.normalize(self.projection(pooled(functional.relu(features))), dim=1)
+        z: torch.Tensor = functional.normalize(self.projection(pooled(functional.relu(features))), dim=1)
+        return z if self.erasure is None else self.erasure(z)
 
 
 def classifier_like(network: EmbeddingClassifier, out_channels: int) -> EmbeddingClassifier:
@@ -70,6 +79,22 @@ def classifier_like(network: EmbeddingClassifier, out_channels: int) -> Embeddin
     copied = copy.deepcopy(network)
     copied.out = nn.Linear(network.out.in_features, out_channels)
     return copied
+
+
+def with_erasures(network: EmbeddingClassifier, rank: int) -> EmbeddingClassifier:
+    """Put a linear erasure behind the encoder's map, and one behind the embedding; neither changes anything yet.
+
+    Args:
+        network: it is changed in place.
+        rank: columns that the attributes take; see :class:`LinearErasure`.
+
+    Returns:
+        ``network``.
+    """
+    channels, width = network.projection.in_features, network.out.in_features
+    network.encoder = ErasedEncoder(network.encoder, channels=channels, rank=rank)
+    network.erasure = LinearErasure(width, rank)
+    return network
 
 
 class FairREAD(nn.Module):

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from monai_fair.errors import MonaiFairError
 from monai_fair.handlers import AdversaryHandler, OrthogonalityHandler
+from monai_fair.handlers.orthogonality import FairFeature
 from monai_fair.losses import (
     AttributeLoss,
     ClassificationLoss,
@@ -145,13 +146,14 @@ def images() -> Iterator[Any]:
     return iter(DataLoader(samples(), batch_size=5))
 
 
-@pytest.mark.parametrize("num_classes", [2, None])
-def test_both_losses_are_added_with_their_weights(num_classes: int | None) -> None:
+@pytest.mark.parametrize(("num_classes", "feature"), [(2, "projection"), (None, "projection"), (2, "map")])
+def test_both_losses_are_added_with_their_weights(num_classes: int | None, feature: FairFeature) -> None:
     model = attribute_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     handler = OrthogonalityHandler(
-        model, list(images()), column_weight=3, row_weight=7, num_classes=num_classes, energy=0.9, center=True
-    )
+        model, list(images()), column_weight=3, row_weight=7, num_classes=num_classes, energy=0.9, center=True,
+        fair_feature=feature, per_sample=feature == "map",
+    )  # fmt: skip
     engine = stage_1([handler], epochs=1, lr=0.0, batch=12)
     found: list[torch.Tensor] = []
     engine.add_event_handler(
@@ -162,11 +164,14 @@ def test_both_losses_are_added_with_their_weights(num_classes: int | None) -> No
     engine.run()
     model.eval()
     x, y = (torch.stack([item[name] for item in samples()]) for name in ("image", "label"))
-    sensitive, network = model.embed(x), network.train()
-    z = network.embed(x)
+    network.train()
+    if feature == "projection":
+        sensitive, z = model.embed(x), network.embed(x)
+    else:
+        sensitive, z = (own.encoder(x).relu().mean(dim=(2, 3)) for own in (model, network))
     parts = [sensitive] if num_classes is None else [sensitive[y == 0], sensitive[y == 1]]
     column = ColumnOrthogonality([sensitive_basis(own, energy=0.9, center=True) for own in parts])(z, y)
-    row = RowOrthogonality(num_classes=num_classes)(z, sensitive, y)
+    row = RowOrthogonality(num_classes=num_classes, per_sample=feature == "map")(z, sensitive, y)
     expected = ClassificationLoss()(network(x), y) + 3 * column + 7 * row
     torch.testing.assert_close(found[0], expected.detach())
     assert engine.state.metrics["column"] == pytest.approx(column.item())
@@ -174,6 +179,7 @@ def test_both_losses_are_added_with_their_weights(num_classes: int | None) -> No
     # the attribute model is as it was, its statistics too
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     assert not engine.network.out._forward_pre_hooks
+    assert not engine.network.projection._forward_pre_hooks
 
 
 def test_the_embedding_leaves_the_sensitive_space() -> None:
@@ -238,7 +244,7 @@ def test_two_processes_stay_together(two_processes: Callable[..., Any], tmp_path
             lambda: stage_1([OrthogonalityHandler(attribute_model(), list(DataLoader(samples(6, classes=1))))]).run(),
             "expected training images of every class, got none of 1",
         ),
-        (lambda: stage_1([OrthogonalityHandler(attribute_model(), list(images()), layer="fc")]).run(), "layer 'fc'"),
+        (lambda: OrthogonalityHandler(attribute_model(), [], fair_feature="fc"), "projection or map, got 'fc'"),  # type: ignore[arg-type]
     ],
 )  # fmt: skip
 def test_bad_input(make: Callable[[], Any], message: str) -> None:
