@@ -86,6 +86,7 @@ def thresholds(
     columns: str | Sequence[str] | dict[str, str] = "",
     min_count: int = 10,
     shrinkage: float = 10.0,
+    towards: Literal["pooled", "shifted"] = "pooled",
 ) -> str:
     """Choose decision thresholds on the validation rows of one table and store them with their counts.
 
@@ -95,7 +96,8 @@ def thresholds(
         rule: how they are chosen, such as youden, sensitivity=0.9, or "min_gap by sex+age_group" (one per group).
         columns: the file's own names, such as subject_id=PatientID,label=y_true,score=prob.
         min_count: positives and negatives a group needs for a threshold of its own.
-        shrinkage: positives or negatives at which a group's own threshold weighs as much as the pooled one.
+        shrinkage: positives or negatives at which a group's own threshold weighs one half.
+        towards: what it is drawn towards, pooled or shifted: the group's own if it differed by a shift of scores alone.
     """
     from monai_fair.metrics import store_thresholds
 
@@ -106,6 +108,7 @@ def thresholds(
         columns=option_pairs("--columns", columns),
         min_count=min_count,
         shrinkage=shrinkage,
+        towards=towards,
     )
     positives, negatives = fitted.pooled_counts
     print(f"pooled: {fitted.pooled:.6g} ({positives} positives, {negatives} negatives) {fitted.reason}".rstrip())
@@ -269,7 +272,7 @@ def discover(
 
 def main() -> None:
     """Run a verb; an error of the data or the options is one message and exit status 2, without a traceback."""
-    from monai_fair.data.verbs import check, manifest, rebalance
+    from monai_fair.data.verbs import check, enlarge_gaps, folds, manifest, rebalance
     from monai_fair.simulation import (
         simulate_brain_from_options,
         simulate_chest_from_options,
@@ -282,7 +285,7 @@ def main() -> None:
         "brain": simulate_brain_from_options,
         "chest": simulate_chest_from_options,
     }
-    verbs = {"simulate": simulate, "manifest": manifest, "check": check}
+    verbs = {"simulate": simulate, "manifest": manifest, "check": check, "enlarge_gaps": enlarge_gaps, "folds": folds}
     verbs |= {"prepare": prepare, "embed": embed, "discover": discover, "rebalance": rebalance}
     verbs |= {"thresholds": thresholds, "audit": audit}
     try:

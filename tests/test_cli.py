@@ -176,6 +176,8 @@ def test_thresholds_are_stored_and_applied(tmp_path: Path) -> None:
     )
     assert stored["tpr"]["value"] == fitted["tpr"]["value"]
     assert stored == fitted
+    run("thresholds", "predictions.csv", "s.json", "--rule", "youden by sex", "--towards", "shifted", folder=tmp_path)
+    assert read_json(tmp_path / "s.json", "thresholds")["towards"] == "shifted"
 
 
 def test_a_threshold_is_never_fitted_on_what_is_audited(tmp_path: Path) -> None:

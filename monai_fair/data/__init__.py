@@ -12,6 +12,9 @@ from monai_fair.data.attribute_coding import (
 )
 from monai_fair.data.builder import BuiltManifest, build_manifest, write_manifest
 from monai_fair.data.crosstables import cross_tables, small_cells
+from monai_fair.data.folds import write_folds
+from monai_fair.data.gap_enlarging import enlarge_gaps
+from monai_fair.data.gap_enlarging_files import enlarge_gap_files, enlarged_manifest
 from monai_fair.data.images import ImageCheck, check_images
 from monai_fair.data.manifest import Manifest, check_manifest, load_datalist, read_manifest, recorded_num_classes
 from monai_fair.data.predictions import Predictions, read_predictions, score_names, write_predictions
@@ -49,6 +52,9 @@ __all__ = [
     "check_manifest",
     "class_weights",
     "cross_tables",
+    "enlarge_gap_files",
+    "enlarge_gaps",
+    "enlarged_manifest",
     "group_counts",
     "load_datalist",
     "read_attribute_codes",
@@ -74,6 +80,7 @@ __all__ = [
     "weighted_sampler",
     "with_attribute_codes",
     "write_displacement",
+    "write_folds",
     "write_itk_transform",
     "write_manifest",
     "write_predictions",

@@ -4,7 +4,6 @@ A cell is the rows of one label in one subgroup. Weights and draws can change ho
 empty one: :func:`cell_deficits` says what augmentation would have to add.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -17,6 +16,7 @@ import pandas as pd
 from monai_fair.data.artifacts import fingerprint
 from monai_fair.data.builder import BuiltManifest
 from monai_fair.data.manifest import Manifest, check_manifest
+from monai_fair.data.tables import table_sha256
 from monai_fair.errors import ManifestError, MonaiFairError, raise_problems
 
 Target = Literal["largest", "smallest", "equal_total"]
@@ -164,7 +164,7 @@ def rebalanced_manifest(
         "missing": missing,
         "seed": seed,
         "input": PurePath(manifest.source).name,
-        "input_sha256": _content_sha256(table),
+        "input_sha256": table_sha256(table),
         "subgroups_sha256": fingerprint(text),
         **_cell_record(label, subgroup, table.loc[train, "subject_id"].to_numpy(), weight[train].to_numpy()),
     }
@@ -251,11 +251,6 @@ def _subject_problems(
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
-def _content_sha256(table: pd.DataFrame) -> str:
-    """Return the SHA-256 of a table as the bytes that ``write_table`` makes of it."""
-    return hashlib.sha256(table.to_csv(index=False, lineterminator="\n", na_rep="").encode("utf-8")).hexdigest()
 
 
 def _cell_record(

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,11 @@ def write_table(path: str | Path, table: pd.DataFrame) -> Path:
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n", na_rep="")
     return Path(path)
+
+
+def table_sha256(table: pd.DataFrame) -> str:
+    """Return the SHA-256 of the bytes that :func:`write_table` makes of ``table``."""
+    return hashlib.sha256(table.to_csv(index=False, lineterminator="\n", na_rep="").encode("utf-8")).hexdigest()
 
 
 def read_table(path: str | Path, error: type[MonaiFairError], separator: str = ",") -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The verbs ``manifest``, ``check`` and ``rebalance`` of the command line: each returns what is printed of its work."""
+"""The verbs of the command line that make and check manifests: each returns what is printed of its work."""
 
 import os
 from collections.abc import Sequence
@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from monai_fair.data.artifacts import read_json
 from monai_fair.data.builder import build_manifest, write_manifest
+from monai_fair.data.folds import write_folds
+from monai_fair.data.gap_enlarging_files import enlarge_gap_files
 from monai_fair.data.images import check_images
 from monai_fair.data.manifest import read_manifest, recorded_num_classes
-from monai_fair.data.option_values import option_pairs
+from monai_fair.data.option_values import option_gaps, option_names, option_pairs
 from monai_fair.data.rebalancing_files import rebalance_files
 
 
@@ -75,6 +78,70 @@ def check(
         *(f"{kind}: {count}" for kind, count in found.kinds.items()),
         *(f"note: lines {', '.join(map(str, same))} hold the same image" for same in found.repeated),
         f"{manifest}: no problem found ({looked})",
+    ]
+    return "\n".join(lines)
+
+
+def enlarge_gaps(
+    manifest: str,
+    out: str,
+    gaps: str | Sequence[str] | dict[str, dict[str, float]],
+    parts: str | Sequence[str] = "",
+    prevalence: float | None = None,
+    seed: int = 0,
+) -> str:
+    """Write a manifest without some rows, so that the positive rates of groups differ by wanted gaps.
+
+    Args:
+        manifest: the CSV file, of two classes.
+        out: the CSV file to write; how it was made stands in a JSON file of the same name beside it.
+        gaps: positive rate of a group minus that of all others of its attribute, such as sex:female=0.16; several with
+            commas between, in quotes where a name has a sign of the shell. A dictionary of dictionaries does too.
+        parts: those to leave rows out of, each on its own, such as train,val; by default all.
+        prevalence: positive rate of all rows of a part; by default as it is.
+        seed: of the draw.
+    """
+    record = enlarge_gap_files(
+        manifest,
+        out,
+        gaps=option_gaps("--gaps", gaps),
+        parts=option_names(parts) if parts != "" else None,
+        prevalence=prevalence,
+        seed=seed,
+    ).record
+    lines = [
+        f"{record['n']} of {record['n_before']} images kept, of {record['n_subjects']} of "
+        f"{record['n_subjects_before']} subjects",
+        *(
+            f"{gap['split']}, {gap['attribute']}: {gap['group']} minus others {gap['before']:.3f} before, "
+            f"{gap['after']:.3f} after (wanted {gap['wanted']:.3f}); n {gap['n_group_after']} and "
+            f"{gap['n_others_after']}, {gap['n_missing_after']} missing"
+            for gap in record["gap_enlarging"]["measured"]
+        ),
+        *(f"warning: {warning}" for warning in record["warnings"]),
+        f"record: {Path(out).with_suffix('.json')}",
+        out,
+    ]
+    return "\n".join(lines)
+
+
+def folds(manifest: str, out: str, folds: int = 5, seed: int = 0) -> str:
+    """Write one manifest per fold for cross-validation: fold_0.csv and so on, by subject; rows of test stay test.
+
+    Args:
+        manifest: the CSV file; where it has a column fold, that is used as it is.
+        out: folder to write to; how the folds were made stands in folds.json there.
+        folds: number of folds.
+        seed: of the dealing.
+    """
+    paths = write_folds(manifest, out, folds=folds, seed=seed)
+    record = Path(out) / "folds.json"
+    stored = read_json(record, "folds")
+    counts = [", ".join(f"{part['split']} {part['n']}" for part in fold["parts"]) for fold in stored["manifests"]]
+    lines = [
+        *(f"{path}: {count}" for path, count in zip(paths, counts, strict=True)),
+        *(f"warning: {warning}" for warning in stored["warnings"]),
+        str(record),
     ]
     return "\n".join(lines)
 

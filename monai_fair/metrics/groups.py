@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from monai_fair.errors import MonaiFairError, raise_problems
 from monai_fair.metrics.arrays import IntArray
 
 Missing = Literal["drop", "group"]
@@ -133,3 +134,31 @@ def groupings(
     joint = [subset for size in sizes for subset in combinations(attributes, size)]
     factors = {attribute: _factor(table[attribute]) for attribute in attributes}
     return [_grouping({name: factors[name] for name in subset}, missing) for subset in [*chosen, *joint]]
+
+
+def attribute_levels(groups: pd.DataFrame, attributes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return each row's attribute values; without attributes an empty tuple per row.
+
+    Args:
+        groups: the attributes as text, ``N`` rows; an empty cell is a missing value.
+        attributes: columns.
+
+    Returns:
+        ``N`` tuples.
+
+    Raises:
+        MonaiFairError: with every attribute that is not a column or not text.
+    """
+    there = ", ".join(map(str, groups.columns)) or "none"
+    problems = [
+        f"expected the attribute '{name}', the columns there are {there}; add it"
+        for name in attributes
+        if name not in groups
+    ]
+    for name in attributes:
+        # 1 and "1" would be different groups, and every row of the other kind would silently get the pooled one
+        odd = [value for value in groups.get(name, []) if not isinstance(value, str)]
+        if odd:
+            problems.append(f"attribute '{name}': expected text, empty where missing, got {odd[0]!r}; read it as text")
+    raise_problems(MonaiFairError, "thresholds", problems)
+    return list(zip(*(groups[name] for name in attributes), strict=True)) if attributes else [()] * len(groups)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monai_fair.data.option_values import option_names, option_pairs
+from monai_fair.data.option_values import option_gaps, option_names, option_pairs
 from monai_fair.errors import MonaiFairError
 
 
@@ -29,3 +29,34 @@ def test_options_that_are_no_pairs(given: object) -> None:
 def test_names_come_as_text_or_as_fire_makes_them() -> None:
     assert option_names("sex, age_group") == option_names(("sex", "age_group")) == ["sex", "age_group"]
     assert option_names(5) == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("sex:female=0.16", {"sex": {"female": 0.16}}),
+        (" sex : female = .16, age_group:>=60=-0.1", {"sex": {"female": 0.16}, "age_group": {">=60": -0.1}}),
+        ("race:A=0.1,race:B=0.2", {"race": {"A": 0.1, "B": 0.2}}),
+        (("sex:female=0.16", "age:<60=1e-2"), {"sex": {"female": 0.16}, "age": {"<60": 0.01}}),
+        (
+            {"race": {"White, Hispanic": 0.1}, "age": {60: "0.2"}},
+            {"race": {"White, Hispanic": 0.1}, "age": {"60": 0.2}},
+        ),
+    ],
+)
+def test_gaps_are_read_with_the_signs_of_age_groups(given: object, expected: dict[str, dict[str, float]]) -> None:
+    assert option_gaps("--gaps", given) == expected
+
+
+@pytest.mark.parametrize(
+    "given", ["", "sex", "sex=0.1", "sex:=0.1", ":female=0.1", "sex:female=a", 5, {"sex": 0.1}, True]
+)
+def test_what_is_no_gap_of_a_group(given: object) -> None:
+    with pytest.raises(MonaiFairError, match=r"^--gaps: expected attribute:group=gap, such as sex:female=0\.16, got '"):
+        option_gaps("--gaps", given)
+
+
+def test_a_gap_is_given_once() -> None:
+    with pytest.raises(MonaiFairError) as caught:
+        option_gaps("--gaps", "sex:female=0.1,sex:female=0.2")
+    assert str(caught.value) == "--gaps: expected one gap for sex:female, got several; keep one"
