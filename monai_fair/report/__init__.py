@@ -3,10 +3,11 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from monai_fair.report.files import audit_files, find_runs
+from monai_fair.report.files import audit_files
 from monai_fair.report.incidence import combine_seeds, incidence_section
 from monai_fair.report.model_card import model_card_block
 from monai_fair.report.page import build_page, write_report
+from monai_fair.report.run_files import find_runs
 
 if TYPE_CHECKING:
     from monai_fair.report.discovery_page import write_discovery_page

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, softmax
 
-from monai_fair.data.artifacts import read_tensors, sha256
+from monai_fair.data.artifacts import read_tensors
 from monai_fair.data.predictions import Predictions
 from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
 from monai_fair.metrics import (
@@ -27,6 +27,7 @@ from monai_fair.metrics import (
     rate,
 )
 from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
+from monai_fair.report.layers import check_owner
 from monai_fair.report.quantities import Record
 
 # The roles of channels: the plain argmax can name one channel that is always on twice, the contrast does not.
@@ -107,12 +108,7 @@ def _read(path: Path, predictions: Predictions) -> dict[str, FloatArray]:
     tensors, metadata = read_tensors(path)
     absent = [f"expected a tensor '{name}', found none; write it" for name in _NAMES if name not in tensors]
     raise_problems(ArtifactError, path, absent)
-    expected = sha256(predictions.source)
-    if metadata.get("predictions_sha256") != expected:
-        raise ArtifactError(
-            f"{path}: expected predictions_sha256 {expected} of {predictions.source}, got "
-            f"{metadata.get('predictions_sha256', 'none')}; predict again, so that both files are of one run"
-        )
+    check_owner(path, metadata, predictions)
     read = {name: np.asarray(tensors[name], dtype=np.float64) for name in _NAMES}
     raise_problems(ArtifactError, path, _shape_problems(read, len(predictions.table)))
     score = predictions.table[predictions.score_columns[-1]].to_numpy(dtype=np.float64)

@@ -9,9 +9,11 @@ from markupsafe import Markup
 
 from monai_fair import __version__
 from monai_fair.data.artifacts import atomic_path, write_json
+from monai_fair.report.features_view import features_view
 from monai_fair.report.incidence_view import incidence_view
 from monai_fair.report.model_card import model_card_block
 from monai_fair.report.quantities import Record
+from monai_fair.report.sweep import sweep_view
 from monai_fair.report.view import page_view
 
 
@@ -29,7 +31,8 @@ def build_page(
 
     Args:
         results: of :func:`monai_fair.metrics.audit`, as computed or as read back from ``metrics.json``;
-            ``incidence`` and ``provenance`` may have been added.
+            ``features`` (:func:`~monai_fair.report.feature_section.feature_section`), ``incidence``, ``sweep``
+            (:func:`~monai_fair.report.sweep.read_sweep`) and ``provenance`` may have been added.
         show_small: show small cells instead of masking them.
         discovery: of :func:`~monai_fair.report.discovery_view.discovery_view`; stands before the summary of gaps.
         stages: of :func:`~monai_fair.report.discovery_view.stage_rows`; stands before the provenance.
@@ -48,7 +51,9 @@ def build_page(
     return environment.get_template("page.html").render(
         page_view(results, show_small=show_small),
         style=Markup(style),
+        features=features_view(results, show_small=show_small),
         incidence=incidence_view(results, show_small=show_small),
+        sweep=sweep_view(results, show_small=show_small),
         provenance=results.get("provenance"),
         discovery=discovery,
         stages=stages,

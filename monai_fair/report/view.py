@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from monai_fair.report.changes import changes_view, tests_used
+from monai_fair.report.cohort_figures import joint_groups_figure
 from monai_fair.report.curve_figures import curve_figure
 from monai_fair.report.figures import gap_figure
 from monai_fair.report.masking import Mask, masks_of
@@ -65,6 +66,7 @@ def _target_view(results: Record, target: Record, *, show_small: bool) -> Record
         "rule": rule_words(rule, target),
         "found": [_found(results, table, shown, mask) for table, mask in single],
         "gap_figure": gap_figure(results, target, shown),
+        "cohort": _cohort(results, target, tables),
         "who": who_table(single, (target["overall"], masks.overall), results),
         "overall": overall_table(target, runs, shown, masks.overall),
         "overall_others": overall_table(target, runs, others(rule), masks.overall),
@@ -88,6 +90,15 @@ def _facts(results: Record, target: Record, mask: Mask) -> list[tuple[str, str]]
         (f"{prevalence}\u00a0%" if span else prevalence, f"prevalence ({span})" if span else "prevalence"),
         (str(low) if low == high else f"{low} to {high}", "seeds per run"),
     ]
+
+
+def _cohort(results: Record, target: Record, tables: Sequence[tuple[Record, Mask]]) -> Record | None:
+    """The figure of all attributes together, where the audit has them."""
+    attributes = list(results["settings"]["attributes"])
+    for table, mask in tables:
+        if table["attributes"] == attributes and table["groups"]:
+            return joint_groups_figure(target, table, mask, results["settings"]["confidence"])
+    return None
 
 
 def _found(results: Record, table: Record, quantities: Sequence[Quantity], mask: Mask) -> Record:

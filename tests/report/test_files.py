@@ -7,9 +7,9 @@ import pytest
 
 from monai_fair.data.artifacts import read_json, sha256, write_tensors
 from monai_fair.data.predictions import write_predictions
-from monai_fair.errors import PredictionsError
+from monai_fair.errors import MonaiFairError, PredictionsError
 from monai_fair.metrics.arrays import FloatArray
-from monai_fair.report import audit_files, find_runs
+from monai_fair.report import audit_files, build_page, find_runs
 
 
 @pytest.fixture
@@ -28,6 +28,21 @@ def test_runs_are_named_after_the_folder_above_the_seeds(cohort: Path) -> None:
     found = find_runs([f"{cohort}/erm/*/predictions.csv", f"{cohort}/nir/seed_1/predictions.csv"])
     assert names(found) == {"erm": ["seed_0", "seed_1", "seed_10"], "nir": ["seed_1"]}
     assert list(find_runs([f"{cohort}/**/predictions.csv"])) == ["erm", "nir"]
+
+
+def test_folds_are_repeats_of_their_run(tmp_path: Path, simulated: Any) -> None:
+    for fold in (0, 1):
+        for seed in (0, 1):
+            path = tmp_path / "erm" / f"fold_{fold}" / f"seed_{seed}" / "predictions.csv"
+            write_predictions(path, simulated(seed, 60))
+    found = find_runs([f"{tmp_path}/**/predictions.csv"])
+    assert [path.parts[-3:-1] for path in found.pop("erm")] == [
+        ("fold_0", "seed_0"),
+        ("fold_0", "seed_1"),
+        ("fold_1", "seed_0"),
+        ("fold_1", "seed_1"),
+    ]
+    assert found == {}
 
 
 def test_names_are_taken_and_join_files(cohort: Path) -> None:
@@ -127,10 +142,61 @@ def test_features_beside_the_tables_are_found(cohort: Path, simulated: Any) -> N
     stored = read_json(out / "metrics.json", "audit")
     assert [head["seed"] for head in stored["incidence"]["erm"]["seeds"]] == ["0", "1", "10"]
     assert [head["seed"] for head in stored["incidence"]["nir"]["seeds"]] == ["0", "1"]
-    assert stored["notes"] == ["nir: neuron incidence is of 2 of 3 seeds, the others have no features"]
+    assert stored["notes"] == [
+        "nir: what features tell is of 2 of 3 seeds, the others have none",
+        "nir: neuron incidence is of 2 of 3 seeds, the others have no features",
+    ]
     thresholds = stored["targets"][0]["thresholds"]["erm"]["youden"]["by_seed"]
     assert [head["threshold"] for head in stored["incidence"]["erm"]["seeds"]] == thresholds
     text = page.read_text(encoding="utf-8")
     assert "Neuron incidence</h2>" in text
-    assert text.count("<svg ") == 4  # gaps, curves of two runs, concentration
-    assert "erm/seed_0/features.safetensors" in text
+    assert text.count("<svg ") == 7  # gaps, groups, curves of two runs, concentration, features of two runs
+    assert text.count("erm/seed_0/features.safetensors") == 1
+    assert [row["seed"] for row in stored["features"]["runs"]["nir"]["label_alone"]] == ["0", "1"]
+    assert build_page(stored) == text
+
+
+def test_layers_of_binned_attributes(cohort: Path, simulated: Any) -> None:
+    """Incidence and features are of bins as the audit is; layers do not take the place of features in the first."""
+    path = cohort / "erm" / "seed_0" / "predictions.csv"
+    table = simulated(0, 300, gap=1.0).assign(age=[str(20 + number % 60) for number in range(300)])
+    write_predictions(path, table)
+    add_features(path, table["score"].astype(float).to_numpy())
+    layers = {"mu": np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)}
+    write_tensors(path.with_name("layers.safetensors"), layers, {"predictions_sha256": sha256(path)})
+    out = cohort / "out"
+    page = audit_files(str(path), attributes="sex,age:halves", out=out, permutations=20, resamples=100)
+    stored = read_json(out / "metrics.json", "audit")
+    probes = stored["features"]["runs"]["erm"]["probes"]
+    assert {(row["layer"], row["attribute"]) for row in probes} == {("mu", "sex"), ("mu", "age:halves")}
+    assert "age:halves" in {row["attribute"] for row in stored["incidence"]["erm"]["ablation"]}
+    files = [file["name"] for file in stored["provenance"]["files"]]
+    assert files == ["predictions.csv", "features.safetensors", "layers.safetensors"]
+    assert '<a href="#features">' in page.read_text(encoding="utf-8")
+    audit_files(str(path), attributes="sex,age:halves", out=out, permutations=20, resamples=100, embeddings=False)
+    stored = read_json(out / "metrics.json", "audit")
+    assert "features" not in stored
+    assert [file["name"] for file in stored["provenance"]["files"]] == files[:2]
+    assert stored["provenance"]["command"].endswith("--show_small False --embeddings False")
+
+
+def test_a_sweep_is_checked_first_and_stored(cohort: Path) -> None:
+    options: Any = {"attributes": "sex", "out": cohort / "out", "permutations": 20, "resamples": 100}
+    runs = [f"{cohort}/*/seed_*/predictions.csv"]
+    with pytest.raises(
+        MonaiFairError, match=r"^sweep: run 'other': expected one of the audited runs erm, nir; correct"
+    ):
+        audit_files(runs, **options, sweep={"parameter": "x", "runs": {"erm": 0, "other": 1}})
+    assert not (cohort / "out").exists()
+    sweep = cohort / "sweeps" / "strength.json"
+    sweep.parent.mkdir()
+    sweep.write_text('{"parameter": "strength", "runs": {"nir": 1, "erm": 0}}', encoding="utf-8")
+    page = audit_files(runs, **options, sweep=sweep).read_text(encoding="utf-8")
+    stored = read_json(cohort / "out" / "metrics.json", "audit")
+    assert stored["sweep"] == {"parameter": "strength", "runs": {"erm": 0.0, "nir": 1.0}}
+    assert stored["provenance"]["files"][-1] == {
+        "run": "sweep", "seed": "", "name": "sweeps/strength.json", "sha256": sha256(sweep)
+    }  # fmt: skip
+    assert stored["provenance"]["command"].endswith("--sweep strength.json")
+    assert "Sweep of strength" in page
+    assert build_page(stored) == page

@@ -17,14 +17,14 @@ from monai_fair.simulation import BrainCohort, simulate_brain
 HOSTILE = "<script>alert(1)</script>"
 UNFOLD = "document.querySelectorAll('details').forEach(part => part.open = true)"
 WIDTHS = [390, 768, 1200]
-# figures with a name: gaps, two runs of two attributes; of three subjects seven columns each, and one more; of
-# subgroups the place, the label, and three members of each of two
-FIGURES = {"report": 5, "registration": 1 + 3 * 7, "discovery": 2 + 2 * 3, "study": 5 + 2 + 2 * 3}
+# figures with a name: gaps, joint groups, two runs of two attributes, a sweep, the unfolded layer of each run; of three
+# subjects seven columns each, and one more; of subgroups the place, the label, and three members of each of two
+FIGURES = {"report": 6 + 1 + 2, "registration": 1 + 3 * 7, "discovery": 2 + 2 * 3, "study": 6 + 2 + 2 * 3}
 
 
 @pytest.fixture(scope="module")
-def audited(tmp_path_factory: pytest.TempPathFactory, simulated: Any) -> Path:
-    """A report with hostile, long and foreign names, two runs and two seeds."""
+def audited(tmp_path_factory: pytest.TempPathFactory, simulated: Any, neighbour: Callable[[str], Any]) -> Path:
+    """A report with hostile, long and foreign names, two runs and two seeds, features of two layers, and a sweep."""
 
     def tables(first: int) -> list[Any]:
         found = []
@@ -36,6 +36,10 @@ def audited(tmp_path_factory: pytest.TempPathFactory, simulated: Any) -> Path:
 
     runs = {"ERM": tables(0), f"NIR {HOSTILE}": tables(10)}
     results = audit(runs, ["sex", "site"], permutations=20, resamples=100)
+    features = neighbour("test_features_page")
+    layers = {"embedding": (0.8, 0.7), HOSTILE + "very_long_" * 9: (0.6, 0.7)}
+    results = features.with_features(results, {run: features.record(layers) for run in runs})
+    results["sweep"] = {"parameter": HOSTILE + "very_long_" * 9, "runs": {run: i for i, run in enumerate(runs)}}
     path: Path = tmp_path_factory.mktemp("browser") / "report.html"
     path.write_text(build_page(results), encoding="utf-8")
     return path

@@ -145,7 +145,7 @@ def test_page_shows_concentration_and_masks_small_groups(files: Any, results: di
     assert "one seed" in page
     part = page[page.index('id="incidence"') : page.index('id="read"')]
     assert '<th scope="row">site: tiny</th><td>&lt;10</td><td>&lt;10</td>' in part
-    assert page.count("<svg ") == 6
+    assert page.count("<svg ") == 7
 
 
 def test_undefined_concentration_gives_its_reason_instead_of_bars(files: Any, results: dict[str, Any]) -> None:
@@ -155,5 +155,5 @@ def test_undefined_concentration_gives_its_reason_instead_of_bars(files: Any, re
     write_tensors(path, shifted, {"predictions_sha256": sha256(predictions.source)})
     section = incidence_section(predictions, path, 0.5, ["sex"])
     page = build_page({**copy.deepcopy(results), "incidence": {"ERM": combine_seeds({"0": section})}})
-    assert page.count("<svg ") == 5
+    assert page.count("<svg ") == 6
     assert "1 of 6 channel means are negative; take features after ReLU" in page

@@ -76,7 +76,7 @@ def test_every_table_has_heads_with_scope_and_a_caption(page: str) -> None:
 
 def test_every_figure_names_itself(page: str) -> None:
     figures = [attributes for tag, attributes in Page(page).tags if tag == "svg"]
-    assert len(figures) == 5  # gaps, and the curves of two attributes in two runs
+    assert len(figures) == 6  # gaps, joint groups, and the curves of two attributes in two runs
     assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 20 for attributes in figures)
     assert "<dc:date>" not in page
 
