@@ -6,6 +6,7 @@ from monai_fair.handlers.erasure import ErasureFitter
 from monai_fair.handlers.group_dro import GroupDROHandler
 from monai_fair.handlers.group_metrics import GroupMetricHandler
 from monai_fair.handlers.last_model import LastModelSaver
+from monai_fair.handlers.layer_outputs import LayerOutputs, fairread_layers
 from monai_fair.handlers.loss_term import LossTerm
 from monai_fair.handlers.nir import NIRHandler
 from monai_fair.handlers.orthogonality import OrthogonalityHandler
@@ -24,6 +25,7 @@ __all__ = [
     "GroupDROHandler",
     "GroupMetricHandler",
     "LastModelSaver",
+    "LayerOutputs",
     "LossTerm",
     "ModelSettingsCheck",
     "NIRHandler",
@@ -33,4 +35,5 @@ __all__ = [
     "SelectionRecorder",
     "TrainingStateSaver",
     "batch_loss",
+    "fairread_layers",
 ]

@@ -75,10 +75,11 @@ def test_predictions_without_labels_get_theirs_too(tmp_path: Path) -> None:
     assert set(found["threshold"].astype(float)) == {read_thresholds(tmp_path / "t.json").pooled}
 
 
-def test_features_stay_those_of_their_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["features.safetensors", "layers.safetensors"])
+def test_features_stay_those_of_their_table(tmp_path: Path, name: str) -> None:
     path = write_predictions(tmp_path / "predictions.csv", table())
     store_thresholds(path, tmp_path / "t.json")
-    features, values = tmp_path / "features.safetensors", {"features": np.eye(3, dtype=np.float32)}
+    features, values = tmp_path / name, {"features": np.eye(3, dtype=np.float32)}
     write_tensors(features, values, {"predictions_sha256": sha256(path)})
     write_threshold_column(path, tmp_path / "t.json")
     tensors, metadata = read_tensors(features)
