@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from monai_fair.data import read_predictions
+from monai_fair.data.artifacts import read_tensors
 from monai_fair.metrics import read_thresholds
 
 # MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
@@ -28,7 +30,12 @@ for port, options in json.load(open("runs.json")):
 open(sys.argv[1], "w").write("done")
 """
 STAGES = ("stage1_attributes",), ("stage1_encoder",), ()
-EVALUATED: dict[str, Any] = {"batch_size": 4, "stage1_batch_size": 4, "threshold_min_count": 1}
+EVALUATED: dict[str, Any] = {
+    "batch_size": 4,
+    "stage1_batch_size": 4,
+    "threshold_min_count": 1,
+    "save_layers": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +67,11 @@ def test_one_process_scores_with_the_model_of_two(fairread: Any, root: Path) -> 
     before, stored = read_predictions(two).table, read_thresholds(thresholds)
     assert before["score"].nunique() > 5
     assert before["threshold"].tolist() == stored.for_groups(before).tolist()
-    fairread.train(root / "model", "evaluate", threshold_min_count=1)
+    layers = read_tensors(root / "model" / "layers.safetensors")[0]
+    fairread.train(root / "model", "evaluate", threshold_min_count=1, save_layers=True)
     after = read_predictions(two).table
     pd.testing.assert_frame_equal(after, before, rtol=0, atol=1e-5)
+    again = read_tensors(root / "model" / "layers.safetensors")[0]
+    assert {*again} == {*layers} == {"map", "fused_1", "fused_2", "mu", "sigma"}
+    for name, values in layers.items():  # gathered from both, each row once and in its place
+        np.testing.assert_allclose(values, again[name], rtol=0, atol=1e-5, err_msg=name)

@@ -35,12 +35,12 @@ CALLS = {
     "print", "torch.cuda.is_available", "torch.cuda.set_device", "torch.device",
     "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
 }  # fmt: skip
-METHODS = {"parameters", "record", "run", "to", "unfinished"}
+METHODS = {"audit_external", "parameters", "record", "run", "to", "unfinished"}
 VALUES = {"os.environ", "None", "True", "False"}
 ATTRIBUTES = {
-    "categorical", "code_shape", "combinations", "counts", "failures", "features", "frequencies", "grid", "lacking",
-    "mask", "mask_source", "outputs", "path", "predictions", "run", "sampler", "shape", "shard", "source", "spacing_mm",
-    "subject_ids", "type",
+    "arms", "categorical", "code_shape", "combinations", "counts", "failures", "features", "frequencies", "grid",
+    "lacking", "manifests", "mask", "mask_source", "outputs", "path", "predictions", "record", "run", "sampler",
+    "shape", "shard", "source", "spacing_mm", "subject_ids", "type",
 }  # fmt: skip
 NODES = (
     ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Load, ast.BinOp, ast.Add,
