@@ -193,7 +193,7 @@ def _intercepts(codes: IntArray, hit: FloatArray, x: FloatArray, slope: FloatArr
     positives, offset = _sum(codes, hit, slope.size), slope[codes] * x
     for _ in range(_STEPS):
         p = expit(intercept[codes] + offset)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):  # where all p have come to 0 or 1
             step = (positives - _sum(codes, p, slope.size)) / _sum(codes, p * (1 - p), slope.size)
         intercept = intercept + np.clip(step, -2, 2)
         if not (np.abs(step) > _TOLERANCE).any():

@@ -93,10 +93,11 @@ def _facts(results: Record, target: Record, mask: Mask) -> list[tuple[str, str]]
 
 
 def _cohort(results: Record, target: Record, tables: Sequence[tuple[Record, Mask]]) -> Record | None:
-    """The figure of all attributes together, where the audit has them."""
+    """The figure of all attributes together, where the audit has them and some group's count may be shown."""
     attributes = list(results["settings"]["attributes"])
     for table, mask in tables:
-        if table["attributes"] == attributes and table["groups"]:
+        shown = any(not mask.hides_n(row) for row in table["groups"])
+        if table["attributes"] == attributes and shown:
             return joint_groups_figure(target, table, mask, results["settings"]["confidence"])
     return None
 

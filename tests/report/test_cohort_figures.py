@@ -85,3 +85,10 @@ def test_without_intersections_only_one_attribute_is_drawn(simulated: Any) -> No
         page = build_page(found)
         who = page[page.index('<h2 id="who">') : page.index('<h2 id="overall">')]
         assert who.count("<svg ") == count
+
+
+def test_where_every_count_is_masked_there_is_no_figure(simulated: Any) -> None:
+    runs = {"ERM": [check_predictions(simulated(), "p.csv")]}
+    found = audit(runs, ["sex", "site"], permutations=20, resamples=100, min_count=100_000)
+    page = build_page(found)
+    assert "<svg " not in page[page.index('<h2 id="who">') : page.index('<h2 id="overall">')]
