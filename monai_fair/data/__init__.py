@@ -16,6 +16,8 @@ from monai_fair.data.folds import write_folds
 from monai_fair.data.gap_enlarging import enlarge_gaps
 from monai_fair.data.gap_enlarging_files import enlarge_gap_files, enlarged_manifest
 from monai_fair.data.images import ImageCheck, check_images
+from monai_fair.data.label_bias import inject_label_bias
+from monai_fair.data.label_bias_files import bias_label_files, biased_manifest, label_changes
 from monai_fair.data.manifest import Manifest, check_manifest, load_datalist, read_manifest, recorded_num_classes
 from monai_fair.data.predictions import Predictions, read_predictions, score_names, write_predictions
 from monai_fair.data.rebalancing import balancing_weights, cell_deficits, rebalanced_manifest, resample_cells
@@ -46,6 +48,8 @@ __all__ = [
     "Volume",
     "attribute_codes",
     "balancing_weights",
+    "bias_label_files",
+    "biased_manifest",
     "build_manifest",
     "cell_deficits",
     "check_images",
@@ -56,6 +60,8 @@ __all__ = [
     "enlarge_gaps",
     "enlarged_manifest",
     "group_counts",
+    "inject_label_bias",
+    "label_changes",
     "load_datalist",
     "read_attribute_codes",
     "read_displacement",

@@ -1,8 +1,9 @@
 """``manifest.csv``: one row per image, read as text and checked as a whole.
 
 Columns: ``subject_id`` (letters, digits, ``_``, ``.``, ``-``), ``image`` (path under the data root), ``label``
-(class index), ``split`` (train, val, test) or ``fold`` (a number); optionally ``image_id``, ``sha256`` and
-``weight``. Every other column is an attribute; an empty cell is a missing value.
+(class index), ``split`` (train, val, test) or ``fold`` (a number); optionally ``image_id``, ``sha256``, ``weight`` and
+``clean_label`` (the label before :func:`monai_fair.data.biased_manifest` changed it; equal to ``label`` in test). Every
+other column is an attribute; an empty cell is a missing value.
 """
 
 import posixpath
@@ -21,7 +22,7 @@ from monai_fair.data.splits import subjects_in_several_parts
 from monai_fair.data.tables import describe_cells, read_table
 from monai_fair.errors import ManifestError, raise_problems
 
-RESERVED = ("subject_id", "image", "label", "split", "fold", "image_id", "sha256", "weight")
+RESERVED = ("subject_id", "image", "label", "split", "fold", "image_id", "sha256", "weight", "clean_label")
 _BATCH_KEYS = ("pred", "row", "attributes")  # keys that MONAI engines and our handlers use in a batch
 _SUBJECT = re.compile(r"[A-Za-z0-9_.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -32,7 +33,7 @@ class Manifest:
     """A checked manifest.
 
     Attributes:
-        table: text, but ``label`` (int, when there is one) and ``weight`` (float, when there is one).
+        table: text, but ``label`` and ``clean_label`` (int) and ``weight`` (float), each when there is one.
         attributes: attribute columns, in file order.
         source: the file it came from.
         num_classes: number of classes of ``label``.
@@ -101,7 +102,7 @@ def check_manifest(table: pd.DataFrame, source: str, *, num_classes: int = 2, la
     raise_problems(ManifestError, source, problems)
 
     converted = table.copy()
-    for column, kind in (("label", np.int64), ("weight", np.float64)):
+    for column, kind in (("label", np.int64), ("clean_label", np.int64), ("weight", np.float64)):
         if column in table:
             converted[column] = pd.to_numeric(table[column]).astype(kind)
     attributes = tuple(str(name) for name in table.columns if name not in RESERVED)
@@ -116,9 +117,7 @@ def _rules(table: pd.DataFrame, num_classes: int) -> list[tuple[str, str, pd.Ser
         ("image", "a path under the data root, without '..'", ~image.map(is_inside)),
         ("image", "one row per image", image.map(posixpath.normpath).duplicated(keep="first")),
     ]
-    if "label" in table:
-        wanted = "0 or 1" if num_classes == 2 else f"a class index from 0 to {num_classes - 1}"
-        rules.append(("label", wanted, ~table["label"].isin([str(index) for index in range(num_classes)])))
+    rules += _label_rules(table, num_classes)
     if "split" in table:
         rules.append(("split", f"one of {', '.join(SPLITS)}", ~table["split"].isin(SPLITS)))
     elif "fold" in table:
@@ -128,6 +127,18 @@ def _rules(table: pd.DataFrame, num_classes: int) -> list[tuple[str, str, pd.Ser
         rules.append(("weight", "a positive number", ~(weight > 0) | ~np.isfinite(weight)))
     if "sha256" in table:
         rules.append(("sha256", "64 hexadecimal digits or nothing", ~table["sha256"].map(_is_digest)))
+    return rules
+
+
+def _label_rules(table: pd.DataFrame, num_classes: int) -> list[tuple[str, str, pd.Series]]:
+    wanted = "0 or 1" if num_classes == 2 else f"a class index from 0 to {num_classes - 1}"
+    known = [str(index) for index in range(num_classes)]
+    # as text: a table that was read before and is checked again has numbers in clean_label
+    labels = {name: table[name].astype(str) for name in ("label", "clean_label") if name in table}
+    rules = [(name, wanted, ~text.isin(known)) for name, text in labels.items()]
+    if len(labels) == 2 and "split" in table:
+        differs = labels["clean_label"].isin(known) & (labels["clean_label"] != labels["label"])
+        rules.append(("clean_label", "the label itself, as the row is of test", differs & (table["split"] == "test")))
     return rules
 
 
@@ -179,7 +190,8 @@ def load_datalist(
 
     Returns:
         Per image: ``image`` (path to load), ``row`` (line of the manifest, from 0), ``subject_id``,
-        ``attributes`` (dict of text) and, when the manifest has them, ``split``, ``label`` and ``weight``.
+        ``attributes`` (dict of text) and, when the manifest has them, ``split``, ``label``, ``clean_label`` and
+        ``weight``. Where ``clean_label`` differs from ``label`` the image is mislabelled on purpose.
 
     Raises:
         ManifestError: if the manifest breaks its contract, with every path that leaves the root, or with every part
@@ -190,7 +202,7 @@ def load_datalist(
     if split is not None:
         table = _parts(checked, [split] if isinstance(split, str | int) else split)
     paths = _paths(table["image"], Path(dataset_dir), manifest)
-    extra = [name for name in ("split", "label", "weight") if name in table]
+    extra = [name for name in ("split", "label", "clean_label", "weight") if name in table]
     columns = {name: table[name].tolist() for name in ("subject_id", *extra, *checked.attributes)}
     return [
         {

@@ -56,9 +56,10 @@ def read_named_table(spec: Mapping[str, Any], root: Path, *, columns: Sequence[s
     Args:
         spec: ``table``: names or patterns under the root, in the order to try. ``.tab`` and ``.tsv`` files have tabs;
             ``.xls`` and ``.xlsx`` files are spreadsheets, of which ``sheet`` names the sheet to read (the first one
-            if not given). ``also_named``: column to the names it has in other versions of the table. ``columns``:
-            columns made from the table's own, see :func:`monai_fair.data.columns.make_columns`. ``one_row_per``: a
-            column; see :func:`merge_rows`, which takes ``missing`` and ``contradiction``.
+            if not given) and ``header_rows`` the number of rows of its header (1 if not given). ``also_named``: column
+            to the names it has in other versions of the table. ``columns``: columns made from the table's own, see
+            :func:`monai_fair.data.columns.make_columns`. ``one_row_per``: a column; see :func:`merge_rows`, which takes
+            ``missing`` and ``contradiction``.
         root: the dataset's folder.
         columns: the columns that are of use, so that rows of one key are not compared in others; all if not given.
 
@@ -68,7 +69,7 @@ def read_named_table(spec: Mapping[str, Any], root: Path, *, columns: Sequence[s
     path = _find(names_of(spec["table"]), root)
     name = path.relative_to(root).as_posix()
     if path.suffix.lower() in SUFFIXES:
-        rows = read_spreadsheet(path, RecipeError, spec.get("sheet"))
+        rows = read_spreadsheet(path, RecipeError, spec.get("sheet"), header_rows=spec.get("header_rows", 1))
     else:
         separator = "\t" if Path(path.name.removesuffix(".gz")).suffix in {".tab", ".tsv"} else ","
         rows = read_table(path, RecipeError, separator)

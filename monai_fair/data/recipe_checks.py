@@ -19,6 +19,7 @@ _KEYS = {
 }  # fmt: skip
 _RULE_KEYS = {"column", "missing", "drop", "if_missing", "capped", *RULES}
 _TABLE_KEYS = {"table", "sheet", "one_row_per", "missing", "contradiction", "also_named"}
+_SOURCE_KEYS = {*_TABLE_KEYS, "more", "header_rows", "origin"}
 _FILE_KEYS = {"file", "folders", "beside", "if_missing"}
 _GLOB_KEYS = {"glob", "match", "per", "several", "if_missing"}
 _JOIN_KEYS = {*_TABLE_KEYS, "columns", "keys", "take", "nearest", "if_missing"}
@@ -52,9 +53,14 @@ def _source_problems(source: Any) -> list[str]:
     if "npz" in source:
         listed = isinstance(source.get("columns"), list)
         return [] if listed else ["source: expected 'columns', the list of arrays to read from each npz file"]
-    problems = _unknown_keys("source", source, {*_TABLE_KEYS, "more"})
+    problems = _unknown_keys("source", source, _SOURCE_KEYS)
     if "more" in source and (not isinstance(source["more"], dict) or "one_row_per" in source):
         problems.append("source: more: expected a mapping from name to table, and no 'one_row_per'")
+    rows = source.get("header_rows", 1)
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        problems.append(f"source: header_rows: expected a whole number from 1 on, got {rows}")
+    if "origin" in source and not (isinstance(source["origin"], dict) and len(source["origin"]) == 1):
+        problems.append("source: origin: expected a column, and what it says in rows of the first table")
     return problems + _name_problems("source", source)
 
 

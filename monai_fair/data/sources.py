@@ -4,6 +4,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +21,8 @@ def read_source(source: Mapping[str, Any], root: Path) -> tuple[pd.DataFrame, di
     Args:
         source: ``table``: file names to try, in order, see :func:`monai_fair.data.named_tables.read_named_table`; or
             ``npz``: glob patterns under the root, with ``columns``, the scalar arrays of each file to read. ``more``:
-            name to a further table of the same columns, whose rows follow.
+            name to a further table of the same columns, whose rows follow. ``origin``: a column to add, and what it
+            says in rows of the first table; in those of a further table it says that table's name.
         root: the dataset's folder.
 
     Returns:
@@ -35,11 +37,20 @@ def read_source(source: Mapping[str, Any], root: Path) -> tuple[pd.DataFrame, di
     if not root.is_dir():
         raise RecipeError(f"{root}: expected the dataset's folder, found none; check --root")
     if "table" in source:
-        further = [{**source, "table": names} for names in source.get("more", {}).values()]
-        tables = [read_named_table(spec, root) for spec in (source, *further)]
+        further = {str(name): {**source, "table": names} for name, names in source.get("more", {}).items()}
+        tables = [read_named_table(spec, root) for spec in (source, *further.values())]
+        for column, first in source.get("origin", {}).items():
+            values = [str(first), *further]
+            tables = [_from(table, column, value) for table, value in zip(tables, values, strict=True)]
         return _one_below_the_other(tables), {t.name: t.sha256 for t in tables}, [n for t in tables for n in t.notes]
     rows, record = _read_npz(names_of(source["npz"]), source["columns"], root)
     return rows, record, []
+
+
+def _from(table: NamedTable, column: str, value: str) -> NamedTable:
+    if column in table.rows:
+        raise RecipeError(f"{table.name}: origin: the table has a column '{column}'; choose another name")
+    return replace(table, rows=table.rows.assign(**{column: value}))
 
 
 def _one_below_the_other(tables: Sequence[NamedTable]) -> pd.DataFrame:

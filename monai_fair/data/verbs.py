@@ -12,6 +12,7 @@ from monai_fair.data.builder import build_manifest, write_manifest
 from monai_fair.data.folds import write_folds
 from monai_fair.data.gap_enlarging_files import enlarge_gap_files
 from monai_fair.data.images import check_images
+from monai_fair.data.label_bias_files import bias_label_files
 from monai_fair.data.manifest import read_manifest, recorded_num_classes
 from monai_fair.data.option_values import option_gaps, option_names, option_pairs
 from monai_fair.data.rebalancing_files import rebalance_files
@@ -28,8 +29,8 @@ def manifest(
     """Build manifest.csv from a dataset's own files.
 
     Args:
-        recipe: name of a recipe in data_manifests (ham10000, harvard_gdp, harvard_gf, chexpert, mimic_cxr, bids,
-            oasis1, oasis2, oasis3, ixi, adni, openbhb) or path of a YAML file.
+        recipe: name of a recipe in data_manifests (ham10000, harvard_gdp, harvard_gf, papila, chexpert, mimic_cxr,
+            bids, oasis1, oasis2, oasis3, ixi, adni, openbhb) or path of a YAML file.
         root: the dataset's folder.
         out: the CSV file to write; how it was made stands in a JSON file of the same name beside it.
         split: a CSV with subject_id and split to use instead of the recipe's own split.
@@ -119,6 +120,54 @@ def enlarge_gaps(
             for gap in record["gap_enlarging"]["measured"]
         ),
         *(f"warning: {warning}" for warning in record["warnings"]),
+        f"record: {Path(out).with_suffix('.json')}",
+        out,
+    ]
+    return "\n".join(lines)
+
+
+def bias_labels(
+    manifest: str,
+    out: str,
+    group: str | Sequence[str] | dict[str, str],
+    rate: float,
+    method: Literal["exact", "bernoulli"] = "exact",
+    parts: str | Sequence[str] = "",
+    seed: int = 0,
+) -> str:
+    """Write a manifest in which a share of the positives of a group is labelled 0 in train and val; test stays clean.
+
+    Args:
+        manifest: the CSV file, of two classes.
+        out: the CSV file to write, with the labels as they were in the column clean_label; how it was made stands in a
+            JSON file of the same name beside it, and the changed labels in NAME_changes.csv.
+        group: whose positives, such as sex=female; with several attributes (sex=female,age_group=<60, in quotes) rows
+            that have all of them.
+        rate: share of these positives, from 0 to 1.
+        method: exact (the rounded count, in each part) or bernoulli (each on its own, by chance).
+        parts: train, val or both; by default both.
+        seed: of the draw.
+    """
+    record = bias_label_files(
+        manifest,
+        out,
+        group=option_pairs("--group", group),
+        rate=rate,
+        method=method,
+        parts=option_names(parts) if parts != "" else None,
+        seed=seed,
+    ).record
+    made = record["label_bias"]
+    lines = [
+        f"{record['n']} images of {record['n_subjects']} subjects, {sum(row['n_changed'] for row in made['measured'])} "
+        "labels changed",
+        *(
+            f"{row['split']}: {row['n_changed']} of {row['n_eligible']} positives of the group labelled 0; n "
+            f"{row['n_group']} in the group, {row['n']} in all, {row['n_missing']} missing"
+            for row in made["measured"]
+        ),
+        *(f"warning: {warning}" for warning in record["warnings"]),
+        f"changes: {Path(out).with_name(made['changes'])}",
         f"record: {Path(out).with_suffix('.json')}",
         out,
     ]

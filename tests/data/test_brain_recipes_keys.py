@@ -93,7 +93,8 @@ def test_a_malformed_join_ends_in_a_message(write_recipe: Writer, join: dict[str
     [
         (
             {"source": {"table": "a.csv", "tabel": "b"}},
-            "source: 'tabel' is not one of also_named, contradiction, missing, more, one_row_per, sheet, table",
+            "source: 'tabel' is not one of also_named, contradiction, header_rows, missing, more, one_row_per, origin, "
+            "sheet, table",
         ),
         ({"columns": ["a"]}, "columns: expected a mapping from name to how it is made, got list"),
         ({"join": ["a"]}, "join: expected a mapping from name to table, got list"),

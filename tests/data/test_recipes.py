@@ -61,7 +61,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         read_recipe("ham1000")
     assert str(caught.value) == (
         "expected the name of a recipe (adni, bids, chexpert, ham10000, harvard_gdp, harvard_gf, ixi, mimic_cxr, "
-        "oasis1, oasis2, oasis3, openbhb) or a .yaml file, got 'ham1000'"
+        "oasis1, oasis2, oasis3, openbhb, papila) or a .yaml file, got 'ham1000'"
     )
 
 
