@@ -132,7 +132,7 @@ class PredictionSaver:
         for name, value in (("split", self.split), ("label", "")):
             if value or name not in table:
                 table[name] = value
-        if self.split == "test" and "clean_label" in table:  # of a fold that is left out: nobody is judged on biased ones
+        if self.split == "test" and "clean_label" in table:  # of a fold left out: nobody is judged on biased ones
             table["label"] = table["clean_label"]
         # float32 scores are written with the digits that tell them apart, and no more
         named = {name: [np.format_float_positional(value, unique=True) for value in scores[:, index]]
