@@ -35,7 +35,7 @@ CALLS = {
     "print", "torch.cuda.is_available", "torch.cuda.set_device", "torch.device",
     "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
 }  # fmt: skip
-METHODS = {"audit_external", "parameters", "record", "run", "to", "unfinished"}
+METHODS = {"audit", "audit_external", "average", "check", "parameters", "record", "run", "to", "unfinished"}
 VALUES = {"os.environ", "None", "True", "False"}
 ATTRIBUTES = {
     "arms", "categorical", "code_shape", "combinations", "counts", "failures", "features", "frequencies", "grid",
