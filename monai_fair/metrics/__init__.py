@@ -3,6 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from monai_fair.metrics.arm_scores import f1_by_seed
+from monai_fair.metrics.arm_statistics import ArmDifference, arm_difference, compare_arms, smallest_p
+from monai_fair.metrics.attribute_auc import AttributeAUC, separability
 from monai_fair.metrics.auc import auc_by_group, auc_interval, logit_interval, paired_auc_difference, placements
 from monai_fair.metrics.audit_results import audit
 from monai_fair.metrics.by_group import group_values
@@ -29,9 +32,11 @@ from monai_fair.metrics.incidence import (
 from monai_fair.metrics.intervals import t_interval, wilson_interval
 from monai_fair.metrics.metric_frame import to_metric_frame
 from monai_fair.metrics.probes import Probe, attribute_probe
+from monai_fair.metrics.rank_agreements import RankAgreement, rank_agreement
 from monai_fair.metrics.rates import RATE_NAMES, confusion_counts, rate
 from monai_fair.metrics.selection import select_epochs
 from monai_fair.metrics.settings import AuditSettings
+from monai_fair.metrics.split_tests import SplitTest, split_test
 from monai_fair.metrics.threshold_files import read_thresholds, write_thresholds
 from monai_fair.metrics.threshold_tables import store_thresholds, write_threshold_column
 from monai_fair.metrics.thresholds import GroupThreshold, find_threshold, fit_threshold, shrink_threshold
@@ -53,6 +58,8 @@ if TYPE_CHECKING:
 __all__ = [
     "METRICS",
     "RATE_NAMES",
+    "ArmDifference",
+    "AttributeAUC",
     "AuditSettings",
     "ChannelIncidence",
     "Coactivation",
@@ -63,9 +70,12 @@ __all__ = [
     "Grouping",
     "Metric",
     "Probe",
+    "RankAgreement",
+    "SplitTest",
     "ThresholdFitter",
     "Thresholds",
     "ablate_channel",
+    "arm_difference",
     "attribute_probe",
     "auc_by_group",
     "auc_gap",
@@ -73,6 +83,7 @@ __all__ = [
     "audit",
     "channel_incidence",
     "coactivation",
+    "compare_arms",
     "concentration",
     "confusion_counts",
     "demographic_parity_difference",
@@ -81,6 +92,7 @@ __all__ = [
     "endpoint_error_mm",
     "equal_opportunity_difference",
     "equalized_odds_difference",
+    "f1_by_seed",
     "fate",
     "find_threshold",
     "fit_threshold",
@@ -98,12 +110,16 @@ __all__ = [
     "paired_auc_difference",
     "permutation_p",
     "placements",
+    "rank_agreement",
     "rate",
     "read_thresholds",
     "registration_quality",
     "sd_log_det_jacobian",
     "select_epochs",
+    "separability",
     "shrink_threshold",
+    "smallest_p",
+    "split_test",
     "store_thresholds",
     "t_interval",
     "to_metric_frame",
