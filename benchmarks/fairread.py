@@ -89,7 +89,8 @@ def main() -> None:
     run_in_order(runs, source=str(options.work), jobs=options.jobs)  # of all cohorts side by side
     folders = {seed: study.output_dir for seed, study in studies.items()}
     rows = pd.DataFrame([row for seed, folder in folders.items() for row in results(folder, seed, ARMS)])
-    text = page(rows, probes(folders, ARMS, jobs=options.jobs), options, {**SHARES, **SETTINGS})
+    told = probes(folders, ARMS, jobs=options.jobs, kept=options.work / "probes.csv")
+    text = page(rows, told, options, {**SHARES, **SETTINGS})
     print(text)
     if options.out:
         options.out.write_text(text, encoding="utf-8")

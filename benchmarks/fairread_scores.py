@@ -50,7 +50,8 @@ def scores(table: pd.DataFrame) -> dict[str, float]:
     aucs = [roc_auc_score(positive[rows], score[rows]) for rows in test.groupby(ATTRIBUTES, sort=True).indices.values()]
     found = {"auc": float(roc_auc_score(positive, score)), "gap_auc": float(np.ptp(aucs)), "n": len(test)}
     if len(val):
-        found["one_eo"] = gaps(test, find_threshold(val["label"], val["score"], "min_gap"))["gap_eo"]
+        one = gaps(test, find_threshold(val["label"], val["score"], "min_gap"))
+        found |= {"one_accuracy": one["accuracy"], "one_eo": one["gap_eo"]}
     return {**found, **gaps(test, test["threshold"])}
 
 
@@ -64,22 +65,29 @@ def results(folder: Path, seed: int, arms: Iterable[str]) -> list[dict[str, Any]
     for row in rows[1:]:
         row["fate_eo"] = float(fate(row["accuracy"], first["accuracy"], row["gap_eo"], first["gap_eo"]))
         row["fate_auc"] = float(fate(row["auc"], first["auc"], row["gap_auc"], first["gap_auc"]))
+    for row in rows:  # against what is usually deployed, one threshold for all
+        row["fate_from_one"] = float(fate(row["accuracy"], first["one_accuracy"], row["gap_eo"], first["one_eo"]))
+        row["fate_one"] = float(fate(row["one_accuracy"], first["one_accuracy"], row["one_eo"], first["one_eo"]))
     return rows
 
 
-def probes(folders: Mapping[int, Path], arms: Iterable[str], *, jobs: int) -> pd.DataFrame:
-    """AUC of probes: ``seed, arm, layer, attribute, overall, within``; the label alone has no arm."""
+def probes(folders: Mapping[int, Path], arms: Iterable[str], *, jobs: int, kept: Path) -> pd.DataFrame:
+    """AUC of probes: ``seed, arm, layer, attribute, overall, within``; the label alone has no arm. Kept in a file."""
+    if kept.is_file():
+        return pd.read_csv(kept, keep_default_na=False, na_values=["nan"])
     runs = [(seed, arm, folder / arm / f"seed_{seed}") for seed, folder in folders.items() for arm in arms]
     work = [
         (seed, arm, layer, name, path)
         for seed, arm, path in runs
-        if (path / "layers.safetensors").is_file()
+        if arm != "fairread_reference"  # FairREAD's own models
         for layer in read_tensors(path / "layers.safetensors")[0]
         if layer not in ("mu", "sigma")  # of the attributes alone
         for name in ATTRIBUTES
     ]
     work += [(seed, "", "label", name, path) for seed, arm, path in runs if arm == "erm" for name in ATTRIBUTES]
-    return pd.DataFrame(Parallel(jobs)(delayed(_probe)(*each) for each in work))
+    found = pd.DataFrame(Parallel(jobs)(delayed(_probe)(*each) for each in work))
+    found.to_csv(kept, index=False, na_rep="nan")
+    return found
 
 
 def _probe(seed: int, arm: str, layer: str, name: str, path: Path) -> dict[str, Any]:
