@@ -8,6 +8,7 @@ from monai_fair.handlers.group_metrics import GroupMetricHandler
 from monai_fair.handlers.last_model import LastModelSaver
 from monai_fair.handlers.layer_outputs import LayerOutputs, fairread_layers
 from monai_fair.handlers.loss_term import LossTerm
+from monai_fair.handlers.neural_collapse import NeuralCollapseHandler
 from monai_fair.handlers.nir import NIRHandler
 from monai_fair.handlers.orthogonality import OrthogonalityHandler
 from monai_fair.handlers.outputs import batch_loss
@@ -29,6 +30,7 @@ __all__ = [
     "LossTerm",
     "ModelSettingsCheck",
     "NIRHandler",
+    "NeuralCollapseHandler",
     "OrthogonalityHandler",
     "PredictionSaver",
     "SamplerCheck",

@@ -31,6 +31,13 @@ from monai_fair.metrics.incidence import (
 )
 from monai_fair.metrics.intervals import t_interval, wilson_interval
 from monai_fair.metrics.metric_frame import to_metric_frame
+from monai_fair.metrics.neural_collapse_assembly import collapse_result
+from monai_fair.metrics.neural_collapse_distances import FeatureDistances
+from monai_fair.metrics.neural_collapse_head import LinearHead, linear_head
+from monai_fair.metrics.neural_collapse_means import ClassMeans, FeatureMoments
+from monai_fair.metrics.neural_collapse_measures import COLLAPSE_MEASURES
+from monai_fair.metrics.neural_collapse_results import CollapseValue, NeuralCollapse
+from monai_fair.metrics.neural_collapse_samples import neural_collapse
 from monai_fair.metrics.probes import Probe, attribute_probe
 from monai_fair.metrics.rank_agreements import RankAgreement, rank_agreement
 from monai_fair.metrics.rates import RATE_NAMES, confusion_counts, rate
@@ -56,19 +63,26 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "COLLAPSE_MEASURES",
     "METRICS",
     "RATE_NAMES",
     "ArmDifference",
     "AttributeAUC",
     "AuditSettings",
     "ChannelIncidence",
+    "ClassMeans",
     "Coactivation",
     "CoactivationCell",
+    "CollapseValue",
     "Concentration",
+    "FeatureDistances",
+    "FeatureMoments",
     "GroupMetric",
     "GroupThreshold",
     "Grouping",
+    "LinearHead",
     "Metric",
+    "NeuralCollapse",
     "Probe",
     "RankAgreement",
     "SplitTest",
@@ -83,6 +97,7 @@ __all__ = [
     "audit",
     "channel_incidence",
     "coactivation",
+    "collapse_result",
     "compare_arms",
     "concentration",
     "confusion_counts",
@@ -104,9 +119,11 @@ __all__ = [
     "group_values",
     "holm",
     "inverse_consistency_mm",
+    "linear_head",
     "local_correlation",
     "log_det_jacobian",
     "logit_interval",
+    "neural_collapse",
     "paired_auc_difference",
     "permutation_p",
     "placements",
