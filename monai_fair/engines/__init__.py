@@ -19,6 +19,7 @@ from monai_fair.engines.stages import StageClock
 from monai_fair.engines.study import BundleStudy
 from monai_fair.engines.subject_fit import Deformations, SubjectFit
 from monai_fair.engines.subject_images import SubjectImages, collate_subjects
+from monai_fair.engines.trials import trial_table, write_trials
 
 __all__ = [
     "BundleRun",
@@ -53,4 +54,6 @@ __all__ = [
     "register_in_shards",
     "template_match",
     "total_steps",
+    "trial_table",
+    "write_trials",
 ]

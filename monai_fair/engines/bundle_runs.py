@@ -1,25 +1,47 @@
-"""Runs of bundles, each in a process of its own: several at a time, skipped when finished."""
+"""Runs of bundles, each in a process of its own: several at a time, here or on a cluster, skipped when finished."""
 
 import multiprocessing
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from functools import cached_property
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 from tqdm import tqdm
 
 from monai_fair.data.artifacts import fingerprint, read_json, sha256, write_json
-from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems, root_cause
+from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
+from monai_fair.parallel import read_cluster, run_each
 
 # imported once by the server that jobs are forked from, instead of once per job
 _PRELOAD = ["monai.bundle", "monai.engines", "monai.handlers", "monai_fair.handlers", "monai_fair.losses"]
 # where things lie does not change a result; what they are is among the inputs
 _PLACES = ("_dir", "_path", "manifest", "registered", "subgroups")
+
+FINISHED, FAILED = "finished", "failed"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a run.
+
+    Attributes:
+        state: :data:`FINISHED` or :data:`FAILED`, or what :mod:`monai_fair.engines.trials` adds to them.
+        attempts: how often it was tried.
+        seconds: of all attempts, with the time to start a process; on a cluster also that until it had room.
+        reason: of the last failure; else empty.
+    """
+
+    state: str
+    attempts: int | None
+    seconds: float
+    reason: str = ""
 
 
 class BundleRun:
@@ -33,6 +55,9 @@ class BundleRun:
         overrides: values for the bundle's keys.
         inputs: files that the result depends on, such as the manifest; the run is bound to their content.
         name: for messages and the progress bar; by default that of the folder.
+
+    Attributes:
+        trial: what became of it when it was last run from here; ``None`` if it was not.
 
     Raises:
         ArtifactError: naming every config and input that is not there.
@@ -52,6 +77,7 @@ class BundleRun:
         self.overrides = {**(overrides or {}), "output_dir": str(output_dir)}
         self.inputs = tuple(Path(path) for path in inputs)
         self.name = name or self.folder.name
+        self.trial: Trial | None = None
         check_files(f"run {self.folder}", self.files)
 
     @property
@@ -84,7 +110,7 @@ class BundleRun:
 
     def run(self) -> None:
         """Do the run, unless it is finished; its progress bars show."""
-        run_bundles([self], source=f"run {self.folder}", show_progress=True)
+        run_bundles([self], source=f"run {self.folder}", show_progress=True, retries=0)
 
 
 def check_files(source: str, needed: Sequence[Path]) -> None:
@@ -93,58 +119,65 @@ def check_files(source: str, needed: Sequence[Path]) -> None:
     raise_problems(ArtifactError, source, missing)
 
 
-def run_bundles(runs: Sequence[BundleRun], *, source: str, jobs: int = 1, show_progress: bool = False) -> None:
-    """Do all runs that are not finished.
+def run_bundles(
+    runs: Sequence[BundleRun],
+    *,
+    source: str,
+    jobs: int | None = None,
+    show_progress: bool = False,
+    cluster: Mapping[str, Any] | None = None,
+    retries: int = 1,
+) -> None:
+    """Do all runs that are not finished; one that fails is tried again behind the others, and stops none of them.
+
+    What became of a run is its ``trial`` then; :func:`monai_fair.engines.trials.write_trials` makes a table of them.
 
     Args:
         runs: what is to be done.
         source: what an error is about.
-        jobs: runs at a time.
-        show_progress: let the runs' own progress bars through, instead of a bar over runs.
+        jobs: runs at a time; by default one on a GPU, else one per core. On a cluster by default what it has room for;
+            more than that asks one that grows for machines.
+        show_progress: let the runs' own progress bars through, instead of a bar over runs; not on a cluster.
+        cluster: ``address``, ``num_cpus`` and ``num_gpus`` of Ray, see :class:`monai_fair.parallel.Cluster`. A run gets
+            so many cores and GPUs, and has as many threads as cores. ``None``, or without an address: processes of
+            this machine.
+        retries: how often a run that failed, or whose process died, is tried again; its bundle goes on where it was.
 
     Raises:
-        MonaiFairError: at the end, if runs failed; with the reason of each. The others are complete.
+        MonaiFairError: before anything is run, if Ray is asked for and cannot be had; at the end, if runs failed, with
+            the reason of each. The others are complete.
     """
+    place = read_cluster(cluster)
     waiting = [run for run in runs if not run.is_finished()]
-    failures = _run_all(waiting, len(runs), jobs, show_progress=show_progress) if waiting else {}
-    problems = [f"{run.name}: {reason}; see {run.folder / 'log.txt'}" for run, reason in failures.items()]
+    if not waiting:
+        return
+    shown = show_progress and place is None
+    workers = jobs if place else min(jobs or _jobs_here(), len(waiting))
+    # as many as this process has, which OMP_NUM_THREADS may have lowered
+    threads = int(place.num_cpus) if place else torch.get_num_threads() // (workers or 1)
+    execute = partial(_execute, threads=max(1, threads), show_progress=shown, start=str(Path.cwd()))
+    ended = run_each(execute, waiting, workers=workers, cluster=place, retries=retries, apart=True, preload=_PRELOAD)
+    title, done = "training and evaluating", len(runs) - len(waiting)
+    with tqdm(total=len(runs), initial=done, desc=title, unit="run", disable=shown) as bar, closing(ended):
+        for index, outcome in ended:
+            run, state = waiting[index], FAILED if outcome.error else FINISHED
+            run.trial = Trial(state, outcome.attempts, outcome.seconds, outcome.error)
+            bar.set_postfix_str(f"{state} {run.name}")
+            bar.update()
+    failed = [(run, run.trial) for run in waiting if run.trial and run.trial.state == FAILED]
+    problems = [f"{run.name}: {trial.reason}; see {run.folder / 'log.txt'}" for run, trial in failed]
     raise_problems(MonaiFairError, source, problems)
 
 
-def _run_all(runs: Sequence[BundleRun], total: int, jobs: int, *, show_progress: bool) -> dict[BundleRun, str]:
-    jobs = min(jobs, len(runs))
-    # as many as this process has, which OMP_NUM_THREADS may have lowered
-    threads = max(1, torch.get_num_threads() // jobs)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
-    failures = {}
-    bar = tqdm(
-        total=total, initial=total - len(runs), desc="training and evaluating", unit="run", disable=show_progress
-    )
-    with bar, ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        futures = {pool.submit(_execute, run, threads, show_progress): run for run in runs}
-        for future in as_completed(futures):
-            run = futures[future]
-            reason = _outcome(future)
-            if reason:
-                failures[run] = reason
-            bar.set_postfix_str(f"{'failed' if reason else 'finished'} {run.name}")
-            bar.update()
-    return failures
+def _jobs_here() -> int:
+    return 1 if torch.cuda.is_available() else int(joblib.cpu_count())
 
 
-def _outcome(future: Future[str]) -> str:
-    """Return why a run failed, or nothing."""
-    error = future.exception()
-    if error is None:
-        return future.result()
-    return f"its process, or one beside it, was killed ({error}); start the study again to continue"
-
-
-def _execute(run: BundleRun, threads: int, show_progress: bool) -> str:
-    """Do one run in this process; return the reason when it fails."""
+def _execute(run: BundleRun, *, threads: int, show_progress: bool, start: str) -> None:
+    """Do one run in this process, whose relative paths begin at ``start``."""
     from monai.bundle import run as run_bundle
 
+    os.chdir(start)
     run.folder.mkdir(parents=True, exist_ok=True)
     _redirect_output(run.folder / "log.txt", [sys.stdout] if show_progress else [sys.stdout, sys.stderr])
     torch.set_num_threads(threads)
@@ -153,13 +186,11 @@ def _execute(run: BundleRun, threads: int, show_progress: bool) -> str:
     try:
         for stage in run.stages:
             run_bundle(config_file=list(stage), **run.overrides)
-    except Exception as error:
-        # a failed run must not stop the others: its reason is reported when they are done
+    except Exception:
         with (run.folder / "log.txt").open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
-        return root_cause(error)
+        raise
     write_json(run.folder / "run.json", "study_run", {"key": run.key, "name": run.name})
-    return ""
 
 
 def _redirect_output(log: Path, streams: Sequence[Any]) -> None:

@@ -6,13 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import joblib
-import torch
-
 from monai_fair.data import write_folds
 from monai_fair.engines.bundle_runs import check_files
 from monai_fair.engines.study_plan import Arm, Overlay, Stage, StudyPlan, TrainingPlan, external_problems
-from monai_fair.engines.study_runs import StudyRun, run_in_order
+from monai_fair.engines.study_runs import StudyRun, run_in_order, with_beginnings
+from monai_fair.engines.trials import write_trials
 from monai_fair.errors import ArtifactError, raise_problems
 
 
@@ -45,6 +43,9 @@ class BundleStudy:
             thresholds, in ``output_dir/external_NAME``.
         external_overlay: config file laid over the evaluation for that. It is given ``external_manifest``,
             ``external_dir`` and ``external_output_dir``.
+        cluster: where runs go: ``address`` of a Ray cluster (``local`` for a Ray of its own on this machine, ``None``
+            for no Ray), ``num_cpus`` and ``num_gpus`` of a run; see :class:`monai_fair.parallel.Cluster`.
+        retries: how often a run that fails, or whose process is killed, is tried again; it continues where it was.
 
     Raises:
         ArtifactError: naming every config and input that is not there, or every arm or other data that cannot be read.
@@ -66,13 +67,15 @@ class BundleStudy:
         folds: int | None = None,
         external: Mapping[str, Mapping[str, str]] | None = None,
         external_overlay: str = "external.yaml",
+        cluster: Mapping[str, Any] | None = None,
+        retries: int = 1,
     ) -> None:
         self.config_dir = Path(config_dir)
         self.output_dir = Path(output_dir)
         self.manifest = Path(manifest)
         self.base, self.seeds, self.folds = tuple(base), tuple(seeds), folds
         self.overrides = dict(overrides or {})
-        self.jobs = jobs or (1 if torch.cuda.is_available() else joblib.cpu_count())
+        self.jobs, self.cluster, self.retries = jobs, cluster, retries
         self.external, self.external_overlay = dict(external or {}), external_overlay
         self.plan = StudyPlan(
             arms,
@@ -174,13 +177,22 @@ class BundleStudy:
     def run(self) -> None:
         """Do all runs that are not finished, and then let every model score the external data.
 
+        ``output_dir/trials.csv`` has a row for each; see :func:`monai_fair.engines.trials.write_trials`.
+
         Raises:
             ArtifactError: before anything is trained, if a folder holds a run of other settings.
             MonaiFairError: at the end, if runs failed; with the reason of each. The others are complete.
         """
-        run_in_order(self.runs, source=f"study {self.output_dir}", jobs=self.jobs)
-        for name in self.external:
-            run_in_order(self._external_runs(name), source=f"study {self.output_dir}, {name}", jobs=self.jobs)
+        options: dict[str, Any] = {"jobs": self.jobs, "cluster": self.cluster, "retries": self.retries}
+        runs = with_beginnings(self.runs)
+        try:
+            run_in_order(self.runs, source=f"study {self.output_dir}", **options)
+            for name in self.external:
+                elsewhere = self._external_runs(name)
+                runs += elsewhere
+                run_in_order(elsewhere, source=f"study {self.output_dir}, {name}", **options)
+        finally:
+            write_trials(self.output_dir / "trials.csv", runs)
 
     def audit_external(self, audit: Callable[..., Path]) -> list[Path]:
         """Audit the arms on each of the external data.

@@ -90,13 +90,30 @@ class StudyRun(BundleRun):
                     shutil.copyfile(path, temporary)
 
 
-def run_in_order(runs: Sequence[StudyRun], *, source: str, jobs: int) -> None:
+def with_beginnings(runs: Sequence[StudyRun]) -> list[StudyRun]:
+    """Return the runs, each behind those that it starts from."""
+    found: dict[StudyRun, None] = {}
+    for run in runs:
+        found |= dict.fromkeys([*(with_beginnings([run.after]) if run.after else []), run])
+    return list(found)
+
+
+def run_in_order(
+    runs: Sequence[StudyRun],
+    *,
+    source: str,
+    jobs: int | None = None,
+    cluster: Mapping[str, Any] | None = None,
+    retries: int = 1,
+) -> None:
     """Do all runs that are not finished, each after the one it starts from.
 
     Args:
         runs: what is to be done; the runs that they start from are done where needed.
         source: what an error is about.
-        jobs: runs at a time.
+        jobs: see :func:`monai_fair.engines.bundle_runs.run_bundles`, as the others.
+        cluster: see there.
+        retries: see there.
 
     Raises:
         ArtifactError: before anything is run, if a folder holds a run of other settings.
@@ -115,7 +132,7 @@ def run_in_order(runs: Sequence[StudyRun], *, source: str, jobs: int) -> None:
         for run in ready:
             run.take_over()
         try:
-            run_bundles(ready, source=source, jobs=jobs)
+            run_bundles(ready, source=source, jobs=jobs, cluster=cluster, retries=retries)
         except MonaiFairError as error:
             failures.append(error)
     if len(failures) > 1:

@@ -114,7 +114,7 @@ def test_what_a_later_stage_has_changed_is_kept_when_it_goes_on(configs: Path) -
     assert chain_of(configs, "whole/seed_0") == "changed c(0)evaluate(0)"
     (shared,) = (configs.parent / "out" / "shared").glob("b-*")
     assert (shared / "seed_0" / "chain.txt").read_text() == "a(0)b(0)"
-    assert stages(configs) == {"a": 1, "b": 1, "c": 2, "evaluate": 1}
+    assert stages(configs) == {"a": 1, "b": 1, "c": 3, "evaluate": 1}
 
 
 def test_arms_that_do_not_start_from_a_failure_are_complete(configs: Path) -> None:
