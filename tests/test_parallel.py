@@ -132,7 +132,12 @@ def fail_first(item: int, folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "options", [{"workers": 1}, {"workers": 2}, {"workers": 2, **APART}], ids=["here", "pool", "apart"]
+    "options",
+    [
+        pytest.param({"workers": 1}, id="here"),
+        pytest.param({"workers": 2}, id="pool"),
+        pytest.param({"workers": 2, **APART}, id="apart", marks=pytest.mark.slow),
+    ],
 )
 def test_what_fails_is_tried_again(tmp_path: Path, options: dict[str, Any]) -> None:
     assert each(partial(fail_first, folder=tmp_path), [0, 3, 1, 2], retries=2, **options) == [

@@ -445,6 +445,7 @@ def work(rank: int, folder: Path) -> tuple[dict[str, Any], list[nn.Module]]:
     return {"kept": kept, "again": again, "message": str(caught.value)}, [first, second]
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_measures(
     two_processes: Callable[..., list[dict[str, Any]]], tmp_path: Path
 ) -> None:
