@@ -27,10 +27,9 @@ def joint_groups_figure(target: Record, table: Record, mask: Mask, confidence: f
         ``svg``, ``name`` of the table, ``n_groups`` and ``shown``: the number of groups drawn, the largest where there
         are more than 60.
     """
-    rows = list(table["groups"])
-    if len(rows) > MOST_GROUPS:
-        least = sorted(row["n"] for row in rows)[-MOST_GROUPS]
-        rows = [row for row in rows if row["n"] >= least][:MOST_GROUPS]
+    groups = table["groups"]
+    largest = sorted(range(len(groups)), key=lambda place: -groups[place]["n"])[:MOST_GROUPS]
+    rows = [groups[place] for place in sorted(largest)]
     with figure_style(f"cohort {target['name']}"):
         figure = Figure(figsize=(9.6, 0.95 + 0.24 * len(rows)), layout="constrained")
         cases, share = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 2]})
@@ -41,7 +40,7 @@ def joint_groups_figure(target: Record, table: Record, mask: Mask, confidence: f
         figure.legend(handles=_handles(rows, mask), loc="outside upper left", ncols=3)
         label = f"Cases with and without {target['name']}, and the share with it, by {table['name']}"
         svg: Markup = to_svg(figure, f"{label}; the same numbers are in the tables of intersections")
-    return {"svg": svg, "name": table["name"], "n_groups": len(table["groups"]), "shown": len(rows)}
+    return {"svg": svg, "name": table["name"], "n_groups": len(groups), "shown": len(rows)}
 
 
 def _bars(axis: Any, row: Record, mask: Mask, place: int) -> None:

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from monai_fair import __version__
 from monai_fair.data.artifacts import atomic_path
 from monai_fair.report.discovery_view import discovery_view
 from monai_fair.report.quantities import Record
+from monai_fair.report.rendering import render
 
 
 def write_discovery_page(
@@ -62,13 +59,4 @@ def build_discovery_page(view: Record) -> str:
     Args:
         view: of :func:`~monai_fair.report.discovery_view.discovery_view`; every text in it is escaped.
     """
-    environment = Environment(
-        loader=PackageLoader("monai_fair.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, _, _ = PackageLoader("monai_fair.report").get_source(environment, "page.css")
-    template = environment.get_template("discovery.html")
-    return template.render(discovery=view, style=Markup(style), version=__version__)
+    return render("discovery.html", {"discovery": view})

@@ -5,15 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from monai_fair import __version__
 from monai_fair.data.artifacts import atomic_path, read_json, sha256, write_json
 from monai_fair.data.tables import write_table
 from monai_fair.metrics.finding_averages import average_findings, finding_table, finding_values
 from monai_fair.report.findings_view import findings_view
 from monai_fair.report.quantities import Record
+from monai_fair.report.rendering import render
 
 
 def write_findings_page(
@@ -64,15 +61,7 @@ def build_findings_page(view: Record) -> str:
     Args:
         view: of :func:`~monai_fair.report.findings_view.findings_view`; every text in it is escaped.
     """
-    environment = Environment(
-        loader=PackageLoader("monai_fair.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, _, _ = PackageLoader("monai_fair.report").get_source(environment, "page.css")
-    return environment.get_template("findings.html").render(view, style=Markup(style), version=__version__)
+    return render("findings.html", view)
 
 
 def _link(report: Path, folder: Path) -> str:

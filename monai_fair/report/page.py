@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from monai_fair import __version__
 from monai_fair.data.artifacts import atomic_path, write_json
 from monai_fair.report.features_view import features_view
 from monai_fair.report.incidence_view import incidence_view
 from monai_fair.report.model_card import model_card_block
 from monai_fair.report.quantities import Record
+from monai_fair.report.rendering import render
 from monai_fair.report.sweep import sweep_view
 from monai_fair.report.view import page_view
 
@@ -40,25 +37,16 @@ def build_page(
     Returns:
         The document.
     """
-    environment = Environment(
-        loader=PackageLoader("monai_fair.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, _, _ = PackageLoader("monai_fair.report").get_source(environment, "page.css")
-    return environment.get_template("page.html").render(
-        page_view(results, show_small=show_small),
-        style=Markup(style),
-        features=features_view(results, show_small=show_small),
-        incidence=incidence_view(results, show_small=show_small),
-        sweep=sweep_view(results, show_small=show_small),
-        provenance=results.get("provenance"),
-        discovery=discovery,
-        stages=stages,
-        version=__version__,
-    )
+    content = {
+        **page_view(results, show_small=show_small),
+        "features": features_view(results, show_small=show_small),
+        "incidence": incidence_view(results, show_small=show_small),
+        "sweep": sweep_view(results, show_small=show_small),
+        "provenance": results.get("provenance"),
+        "discovery": discovery,
+        "stages": stages,
+    }
+    return render("page.html", content)
 
 
 def write_report(

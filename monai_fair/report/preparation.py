@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from monai_fair import __version__
 from monai_fair.data.artifacts import atomic_path, read_json
 from monai_fair.data.tables import read_table
 from monai_fair.errors import ArtifactError
 from monai_fair.parallel import run_all
+from monai_fair.report.rendering import render
 from monai_fair.report.svg import COLOURS
 
 PER_PAGE = 200
@@ -125,7 +123,7 @@ def write_preparation_pages(
         part = scans.iloc[number * per_page : (number + 1) * per_page]
         pictures = _pictures(root, part["prepared_image"].tolist(), workers, ray_address)
         view = _view(record, table, part, pictures, failed if number == 0 else failed.iloc[:0], scans)
-        text = _render(view | {"pages": names, "this_page": name})
+        text = render("preparation.html", view | {"pages": names, "this_page": name})
         with atomic_path(root / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return [root / name for name in names]
@@ -174,7 +172,6 @@ def _view(
         ],
         "options": [(name, str(value)) for name, value in record["options"].items() if value != ""],
         "template": record["template"],
-        "version": __version__,
     }
 
 
@@ -193,15 +190,3 @@ def _notes(row: dict[Any, Any]) -> list[str]:
     if row["coverage"] < 0.995:
         notes.append(f"{100 * (1 - row['coverage']):.1f} % of the template's brain lies outside the scan.")
     return notes
-
-
-def _render(view: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("monai_fair.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, _, _ = PackageLoader("monai_fair.report").get_source(environment, "page.css")
-    return environment.get_template("preparation.html").render(view, style=Markup(style))

@@ -3,10 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from monai_fair import __version__
 from monai_fair.data.artifacts import atomic_path, read_tensors
 from monai_fair.data.manifest import load_datalist, recorded_num_classes
 from monai_fair.errors import ArtifactError, MonaiFairError, RegistrationError
@@ -15,6 +11,7 @@ from monai_fair.report.registration_dice import LabelMap, dice_table
 from monai_fair.report.registration_table import read_registration, registered, shown_subjects
 from monai_fair.report.registration_view import Pictured, registration_view
 from monai_fair.report.registration_volumes import Template, load_subject, load_template, subject_files
+from monai_fair.report.rendering import render
 
 THROUGH = ("centre", "difference")
 
@@ -88,15 +85,7 @@ def build_registration_page(view: Record) -> str:
     Args:
         view: of :func:`~monai_fair.report.registration_view.registration_view`; every text in it is escaped.
     """
-    environment = Environment(
-        loader=PackageLoader("monai_fair.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, _, _ = PackageLoader("monai_fair.report").get_source(environment, "page.css")
-    return environment.get_template("registration.html").render(view, style=Markup(style), version=__version__)
+    return render("registration.html", view)
 
 
 def _images(manifest: Path, root: Path) -> dict[str, list[str]]:

@@ -67,6 +67,10 @@ def test_of_many_groups_the_largest_are_drawn() -> None:
     assert (found["n_groups"], found["shown"]) == (70, 60)
     assert ">group 9<" not in found["svg"]
     assert ">group 10<" in found["svg"]
+    # of equals the first are drawn, and none of them takes the place of a larger one that stands after it
+    alike = draw(*(row(f"group {number}", 900 if number == 69 else 20, 10) for number in range(70)))
+    assert alike["shown"] == 60
+    assert re.findall(r">(group \d+)<", alike["svg"]) == [f"group {number}" for number in (*range(59), 69)]
 
 
 def test_the_page_has_the_joint_groups(results: dict[str, Any]) -> None:
