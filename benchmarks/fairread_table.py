@@ -79,7 +79,8 @@ def _gaps(rows: pd.DataFrame) -> list[str]:
         *lines,
         "",
         f"By chance a model of equal rates in all groups would have a delta EO of {interval(chance)} here (at ERM's "
-        f"rates; at those of the other arms {interval(without)}).",
+        f"rates; at those of the other arms {interval(without)}), if images were independent; several of a patient "
+        "make it a little more.",
         "",
         "FATE is above 0 where what is gained in the gap outweighs what is lost in performance, against ERM of the "
         "same cohort with its thresholds by group; computed for each cohort, then averaged.",
