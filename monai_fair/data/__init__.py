@@ -15,9 +15,10 @@ from monai_fair.data.crosstables import cross_tables, small_cells
 from monai_fair.data.folds import write_folds
 from monai_fair.data.gap_enlarging import enlarge_gaps
 from monai_fair.data.gap_enlarging_files import enlarge_gap_files, enlarged_manifest
+from monai_fair.data.group_labels import group_label_manifest, write_group_labels
 from monai_fair.data.images import ImageCheck, check_images
 from monai_fair.data.label_bias import inject_label_bias
-from monai_fair.data.label_bias_files import bias_label_files, biased_manifest, label_changes
+from monai_fair.data.label_bias_files import bias_label_files, biased_manifest, label_changes, write_biased_labels
 from monai_fair.data.manifest import Manifest, check_manifest, load_datalist, read_manifest, recorded_num_classes
 from monai_fair.data.predictions import Predictions, read_predictions, score_names, write_predictions
 from monai_fair.data.rebalancing import balancing_weights, cell_deficits, rebalanced_manifest, resample_cells
@@ -60,6 +61,7 @@ __all__ = [
     "enlarge_gaps",
     "enlarged_manifest",
     "group_counts",
+    "group_label_manifest",
     "inject_label_bias",
     "label_changes",
     "load_datalist",
@@ -85,8 +87,10 @@ __all__ = [
     "split_by_subject",
     "weighted_sampler",
     "with_attribute_codes",
+    "write_biased_labels",
     "write_displacement",
     "write_folds",
+    "write_group_labels",
     "write_itk_transform",
     "write_manifest",
     "write_predictions",

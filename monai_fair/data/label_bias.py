@@ -105,7 +105,7 @@ def label_bias_problems(
         problems.append(f"rate: expected a share from 0 to 1, got {rate!r}")
     if method not in get_args(BiasMethod):
         problems.append(f"method: expected one of {', '.join(get_args(BiasMethod))}, got {method!r}")
-    problems += [*_part_problems(table, parts), *_group_problems(table, group)]
+    problems += [*_part_problems(table, parts), *group_problems(table, group)]
     return problems or _eligible_problems(table, group, parts)
 
 
@@ -124,7 +124,8 @@ def _part_problems(table: pd.DataFrame, parts: Sequence[str] | None) -> Iterator
             yield f"parts: expected rows with split '{name}', got none; found {', '.join(found)}"
 
 
-def _group_problems(table: pd.DataFrame, group: Mapping[str, str]) -> Iterator[str]:
+def group_problems(table: pd.DataFrame, group: Mapping[str, str]) -> Iterator[str]:
+    """Say what keeps a group from being one of the table's; see :func:`inject_label_bias`."""
     recorded = [str(name) for name in table if name not in RESERVED]
     if not group:
         yield "group: expected an attribute and its value, got none"

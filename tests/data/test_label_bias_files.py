@@ -16,6 +16,7 @@ from monai_fair.data import (
     load_datalist,
     read_manifest,
     rebalanced_manifest,
+    write_biased_labels,
     write_folds,
 )
 from monai_fair.data.artifacts import read_json, sha256
@@ -119,6 +120,21 @@ def test_the_ends_of_the_rate(manifest: Path, tmp_path: Path, rate: float, train
     assert [row["n_changed"] for row in measured] == [train, val, 0]
     assert len(pd.read_csv(tmp_path / "biased_changes.csv")) == train + val
     assert (read_manifest(tmp_path / "biased.csv").table["clean_label"] == read_manifest(manifest).table["label"]).all()
+
+
+def test_a_configuration_writes_the_same_and_gets_the_path(manifest: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"group": FEMALE, "rate": 0.5, "method": "bernoulli", "parts": ["train"], "seed": 4}
+    one, other = tmp_path / "verb" / "biased.csv", tmp_path / "bundle" / "biased.csv"
+    bias_label_files(manifest, one, **options)
+    assert write_biased_labels(str(manifest), str(other), **options) == str(other)
+    names = ["biased.csv", "biased.json", "biased_changes.csv"]
+    assert [path.name for path in sorted(other.parent.iterdir())] == names
+    assert [(other.parent / name).read_bytes() for name in names] == [
+        (one.parent / name).read_bytes() for name in names
+    ]
+    assert write_biased_labels(manifest, one, group=FEMALE, rate=0.25) == str(one)  # the other options have defaults
+    measured = read_json(one.with_suffix(".json"), "manifest")["label_bias"]["measured"]
+    assert [row["n_changed"] for row in measured] == [3, 1, 0]
 
 
 def test_a_part_without_positives_of_the_group_is_said(manifest: Path) -> None:
