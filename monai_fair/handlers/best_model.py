@@ -14,18 +14,19 @@ from monai_fair.errors import ArtifactError
 from monai_fair.networks import unwrapped
 
 
-def write_model(network: torch.nn.Module, path: Path, settings: Mapping[str, Any] | None) -> None:
-    """Write a state dict, and its settings as JSON beside it; of several processes the first one does.
+def write_model(network: torch.nn.Module, path: Path, settings: Mapping[str, Any] | None, *, epoch: int) -> None:
+    """Write a state dict, and its settings and epoch as JSON beside it; of several processes the first one does.
 
     Args:
         network: a ``DistributedDataParallel`` one is written without its wrapper.
         path: the file, replaced atomically.
         settings: see :class:`BestModelSaver`.
+        epoch: of the training, after which this is the network.
     """
     if idist.get_rank() != 0:
         return
     if settings is not None:
-        write_json(path.with_suffix(".json"), "model", {"settings": settings})
+        write_json(path.with_suffix(".json"), "model", {"settings": settings, "epoch": epoch})
     with atomic_path(path) as temporary:
         torch.save(unwrapped(network).state_dict(), temporary)
 
@@ -37,13 +38,18 @@ class BestModelSaver:
         network: the network; a ``DistributedDataParallel`` one is written without its wrapper.
         path: the file, such as ``model.pt``; a plain state dict, replaced atomically.
         settings: what whoever uses the model must share with its training, such as the size of images; written as
-            JSON of the same name beside it, for :class:`ModelSettingsCheck`.
+            JSON of the same name beside it, with the epoch, for :class:`ModelSettingsCheck`.
+
+    Attributes:
+        closed: nothing is written any more; set by an :class:`~monai_fair.handlers.EarlyStopping` that ends this
+            instead of the training, so that the file has what it would have kept.
     """
 
     def __init__(self, network: torch.nn.Module, path: str, *, settings: Mapping[str, Any] | None = None) -> None:
         self.network = network
         self.path = Path(path)
         self.settings = None if settings is None else dict(settings)
+        self.closed = False
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI evaluator that has a key metric."""
@@ -59,8 +65,8 @@ class BestModelSaver:
                 "it is undefined when the validation split holds a single class or no group has enough cases (the log "
                 "names them), so check the manifest's splits"
             )
-        if state.best_metric_epoch == state.epoch:
-            write_model(self.network, self.path, self.settings)
+        if state.best_metric_epoch == state.epoch and not self.closed:
+            write_model(self.network, self.path, self.settings, epoch=state.epoch)
 
 
 class ModelSettingsCheck:

@@ -33,4 +33,4 @@ class LastModelSaver:
 
     def __call__(self, engine: Engine) -> None:
         """Write the network."""
-        write_model(self.network, self.path, self.settings)
+        write_model(self.network, self.path, self.settings, epoch=engine.state.epoch)

@@ -1,5 +1,6 @@
 """Resume: a killed run that starts again ends with the weights of an uninterrupted one."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from torch.utils.data import DistributedSampler
 
 from monai_fair.data.artifacts import atomic_path
 from monai_fair.errors import ArtifactError
+from monai_fair.handlers.best_model import BestModelSaver
 from monai_fair.networks import unwrapped
+
+
+_UNHEARD = logging.Logger("unheard", logging.CRITICAL)
 
 
 class EpochSeed:
@@ -55,37 +60,64 @@ class EarlyStopping:
         patience: validations without improvement before the training stops.
         evaluator: the validation evaluator; a larger key metric is better.
         start: epochs at the beginning that do not count, such as those of coarser levels.
+        saver: end the writing of this best model instead of the training, which goes on to its last epoch.
+
+    Attributes:
+        stopped_epoch: the epoch after which the training stopped, or would have; 0 before that.
     """
 
-    def __init__(self, patience: int, evaluator: Evaluator, *, start: int = 0) -> None:
+    def __init__(
+        self, patience: int, evaluator: Evaluator, *, start: int = 0, saver: BestModelSaver | None = None
+    ) -> None:
         self.patience = patience
         self.evaluator = evaluator
         self.start = start
+        self.saver = saver
+        self.stopped_epoch = 0
         self.handler: ignite.handlers.EarlyStopping | None = None
+        self._signal = Engine(lambda *_: None)  # stands in for the trainer, to hear what ignite decides
+        self._signal.logger = _UNHEARD
 
     def attach(self, engine: Trainer) -> None:
         """Register with a MONAI trainer, after the handler that runs the validation."""
-        self.handler = ignite.handlers.EarlyStopping(self.patience, self._score, engine)
+        self.handler = ignite.handlers.EarlyStopping(self.patience, self._score, self._signal)
+        if self.saver is not None:
+            self.handler.logger = _UNHEARD  # would say that the training stops
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._count)
 
     def _count(self, engine: Trainer) -> None:
+        if engine.state.epoch > self.start and not self.stopped_epoch:
+            self._decide(engine)
+        if self.stopped_epoch and self.saver is None:  # also of a run that went on with the state of one with a saver
+            engine.terminate()
+
+    def _decide(self, engine: Trainer) -> None:
         assert self.handler is not None
-        if engine.state.epoch > self.start:
-            self.handler(engine)
+        self.handler(engine)
+        if not self._signal.should_terminate:
+            return
+        self.stopped_epoch = engine.state.epoch
+        if self.saver is not None:
+            self.saver.closed = True
+            engine.logger.info(f"{self.saver.path}: final after epoch {self.stopped_epoch}; the training goes on")
 
     def _score(self, _: Engine) -> float:
         state = self.evaluator.state
         return float(state.metrics[state.key_metric_name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counter and best score."""
+        """Return the counter, best score and epoch."""
         assert self.handler is not None, "attach the handler first"
-        return dict(self.handler.state_dict())
+        return {**self.handler.state_dict(), "stopped_epoch": self.stopped_epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the counter and best score of an earlier run."""
+        """Take over the counter, best score and epoch of an earlier run."""
         assert self.handler is not None, "attach the handler first"
-        self.handler.load_state_dict(state)
+        own = dict(state)
+        self.stopped_epoch = int(own.pop("stopped_epoch", 0))  # states written before it was kept have none
+        if self.saver is not None:
+            self.saver.closed = bool(self.stopped_epoch)
+        self.handler.load_state_dict(own)
 
 
 class TrainingStateSaver:

@@ -1,5 +1,6 @@
 """Seeds per epoch, the best model, early stopping and the saved state, on a toy with a scripted metric."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ from monai.handlers import ValidationHandler
 from monai.transforms import Compose, RandGaussianNoised
 from torch import nn
 
+from monai_fair.data.artifacts import read_json
 from monai_fair.errors import ArtifactError
-from monai_fair.handlers import BestModelSaver, EarlyStopping, EpochSeed, TrainingStateSaver
+from monai_fair.handlers import BestModelSaver, EarlyStopping, EpochSeed, LastModelSaver, TrainingStateSaver
 
 
 class Scripted(Metric):
@@ -36,11 +38,36 @@ class Scripted(Metric):
         return self.values[self.epoch() - 1]
 
 
+class Kill:
+    """End the process when an epoch is trained, at the place of this handler among the others."""
+
+    def __init__(self, epoch: int | None) -> None:
+        self.epoch = epoch
+
+    def attach(self, engine: SupervisedTrainer) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: SupervisedTrainer) -> None:
+        if engine.state.epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
 class Toy:
-    """A trainer of one weight; after every epoch the weight is another one, and the metric is scripted."""
+    """A trainer of one weight; after every epoch the weight is another one, and the metric is scripted.
+
+    With ``beyond`` it goes on when early stopping ends the best model. It is killed before or after an epoch is saved.
+    """
 
     def __init__(
-        self, folder: Path, values: Sequence[float], *, epochs: int, patience: int = 99, settings: Any = None
+        self,
+        folder: Path,
+        values: Sequence[float],
+        *,
+        epochs: int,
+        patience: int = 99,
+        settings: Any = None,
+        beyond: bool = False,
+        killed: tuple[int, str] = (0, ""),
     ) -> None:
         torch.manual_seed(0)
         self.model = folder / "model.pt"
@@ -53,9 +80,10 @@ class Toy:
             val_data_loader=DataLoader(Dataset(data), batch_size=2),
             network=self.network,
             key_val_metric={"scripted": Scripted(values, lambda: self.trainer.state.epoch)},
-            val_handlers=[BestModelSaver(self.network, str(self.model))],
         )
-        self.stopping = EarlyStopping(patience, self.evaluator)
+        best = BestModelSaver(self.network, str(self.model), settings={"size": 1})
+        best.attach(self.evaluator)
+        self.stopping = EarlyStopping(patience, self.evaluator, saver=best if beyond else None)
         self.saver = TrainingStateSaver(
             str(folder / "training_state.pt"),
             self.network,
@@ -72,8 +100,12 @@ class Toy:
             optimizer=optimizer,
             # the gradient is -1, so the weight is 1 plus the number of epochs
             loss_function=lambda y_pred, y: -y_pred.mean(),
-            train_handlers=[ValidationHandler(1, self.evaluator), self.stopping, self.saver],
+            train_handlers=[ValidationHandler(1, self.evaluator), self.stopping],
         )
+        epoch, when = killed
+        Kill(epoch if when == "before" else None).attach(self.trainer)
+        self.saver.attach(self.trainer)
+        Kill(epoch if when == "after" else None).attach(self.trainer)
 
     def run(self) -> "Toy":
         self.trainer.run()
@@ -142,6 +174,77 @@ def test_a_training_that_stopped_early_stays_finished(tmp_path: Path) -> None:
     assert (tmp_path / "training_state.pt").stat().st_mtime_ns == before
 
 
+# patience 2: after epoch 4 early stopping would end, with the best of epoch 2; later epochs are better
+LATER_BETTER = [0.5, 0.6, 0.4, 0.4, 0.9, 0.3, 0.95]
+
+
+def content(folder: Path) -> str:
+    """All that a run leaves; weights of the toy are small whole numbers, which text shows in full."""
+    files = {path.name: torch.load(path, weights_only=True) for path in sorted(folder.glob("*.pt"))}
+    return repr(files) + "".join(path.read_text() for path in sorted(folder.glob("*.json")))
+
+
+def test_the_best_model_ends_and_the_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    toy = Toy(tmp_path, LATER_BETTER, epochs=7, patience=2, beyond=True)
+    toy.trainer.logger = logging.getLogger("toy")
+    with caplog.at_level(logging.INFO, "toy"):
+        toy.run()
+    assert (toy.trainer.state.epoch, toy.stopping.stopped_epoch) == (7, 4)
+    assert float(toy.network.weight.detach()) == 1 + 7
+    assert toy.best_weight() == 1 + 2
+    record = read_json(tmp_path / "model.json", "model")
+    assert (record["settings"], record["epoch"]) == ({"size": 1}, 2)
+    shown = [line for line in caplog.messages if "model.pt" in line]
+    assert shown == [f"{tmp_path}/model.pt: final after epoch 4; the training goes on"]
+
+
+def test_the_best_model_is_that_of_a_training_that_stops(tmp_path: Path) -> None:
+    beyond, stopping = tmp_path / "beyond", tmp_path / "stopping"
+    Toy(beyond, LATER_BETTER, epochs=7, patience=2, beyond=True).run()
+    toy = Toy(stopping, LATER_BETTER, epochs=7, patience=2).run()
+    assert (toy.trainer.state.epoch, toy.stopping.stopped_epoch) == (4, 4)
+    one, other = (torch.load(folder / "model.pt", weights_only=True)["weight"] for folder in (beyond, stopping))
+    assert torch.equal(one, other)
+    assert (beyond / "model.json").read_bytes() == (stopping / "model.json").read_bytes()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])  # the state of the epoch is saved
+@pytest.mark.parametrize("epoch", range(1, 8))
+def test_a_training_beyond_early_stopping_is_resumed(tmp_path: Path, epoch: int, when: str) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    Toy(whole, LATER_BETTER, epochs=7, patience=2, beyond=True).run()
+    with pytest.raises(KeyboardInterrupt):
+        Toy(killed, LATER_BETTER, epochs=7, patience=2, beyond=True, killed=(epoch, when)).run()
+    toy = Toy(killed, LATER_BETTER, epochs=7, patience=2, beyond=True).run()
+    assert toy.stopping.stopped_epoch == 4
+    assert content(killed) == content(whole)
+
+
+def test_a_state_from_before_the_epoch_was_kept_is_taken_over(tmp_path: Path) -> None:
+    Toy(tmp_path, LATER_BETTER, epochs=3, patience=2).run()
+    path = tmp_path / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    assert state["objects"]["early_stopping"].pop("stopped_epoch") == 0
+    torch.save(state, path)
+    toy = Toy(tmp_path, LATER_BETTER, epochs=7, patience=2, beyond=True).run()  # one bad epoch was counted before
+    assert (toy.trainer.state.epoch, toy.stopping.stopped_epoch, toy.best_weight()) == (7, 4, 1 + 2)
+
+
+def test_a_training_that_stops_goes_no_further_than_an_epoch_beyond(tmp_path: Path) -> None:
+    Toy(tmp_path, LATER_BETTER, epochs=5, patience=2, beyond=True).run()
+    toy = Toy(tmp_path, LATER_BETTER, epochs=7, patience=2).run()
+    assert (toy.trainer.state.epoch, toy.stopping.stopped_epoch) == (6, 4)
+
+
+def test_the_last_model_says_its_epoch(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, LATER_BETTER, epochs=7, patience=2, beyond=True)
+    LastModelSaver(toy.network, str(tmp_path / "last.pt"), settings={"size": 1}).attach(toy.trainer)
+    toy.run()
+    assert float(torch.load(tmp_path / "last.pt", weights_only=True)["weight"]) == 1 + 7
+    record = read_json(tmp_path / "last.json", "model")
+    assert (record["settings"], record["epoch"]) == ({"size": 1}, 7)
+
+
 def test_the_state_of_other_settings_is_refused_with_every_difference(tmp_path: Path) -> None:
     Toy(tmp_path, [0.5], epochs=1, settings={"seed": 0, "weights": [1, 2], "gone": True}).run()
     with pytest.raises(ArtifactError) as caught:
@@ -191,7 +294,7 @@ def test_a_write_that_fails_leaves_the_state_of_the_epoch_before(
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="no space left"):
         toy.run()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "training_state.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.pt", "training_state.pt"]
     monkeypatch.undo()
     assert Toy(tmp_path, [0.5, 0.4], epochs=2).run().trainer.state.epoch == 2
 
