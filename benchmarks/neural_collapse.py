@@ -146,7 +146,7 @@ def handler_lines(rounds: int, images: int, device: torch.device) -> list[str]:
     engine = trainer(data, device)
     seconds: dict[str, list[float]] = {"epoch of training": [], "network over the images": [], "handler": []}
     with TemporaryDirectory() as folder:
-        handler = NeuralCollapseHandler(str(Path(folder) / "nc.json"), "fc", {"train": data}, attribute="sex")
+        handler = NeuralCollapseHandler(str(Path(folder) / "nc.json"), "fc", {"train": data}, attributes=["sex"])
 
         def epoch() -> None:
             engine.state.max_epochs = engine.state.epoch + 1

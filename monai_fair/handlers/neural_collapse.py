@@ -15,6 +15,7 @@ from monai_fair.data.artifacts import read_json, write_json
 from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
 from monai_fair.handlers.neural_collapse_passes import (
     LoaderFeatures,
+    check_attributes,
     check_not_random,
     check_rows_once,
     names_of_all,
@@ -23,7 +24,6 @@ from monai_fair.handlers.neural_collapse_passes import (
 )
 from monai_fair.metrics import (
     COLLAPSE_MEASURES,
-    ClassMeans,
     CollapseValue,
     FeatureDistances,
     FeatureMoments,
@@ -35,7 +35,11 @@ from monai_fair.metrics import (
 from monai_fair.networks.layer_input import find_linear
 
 _KIND = "neural_collapse"
+ALL = "all"  # stands for an attribute where none is named
+Results = dict[str, dict[str, NeuralCollapse]]
 LOGGED = ("nc1_normalized", "nc1_pinv", "nc3_cosine", "nc4_disagreement", "error")
+# of all samples, and yet another number for each attribute: around the means of its groups
+_WITHIN = ("nc1_within_configuration", "nc1_within_configuration_normalized")
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +52,11 @@ class NeuralCollapseHandler:
     random generators are left as they were. The first part is measured around its own class means; every other part
     around its own and, as ``PART_to_FIRST``, around those of the first.
 
-    ``engine.state.metrics`` gets what ``logged`` names, as ``PART_NAME`` and for each group as ``PART_NAME_GROUP``
-    (other signs than letters, digits and ``_-. /`` become ``_``, as MLflow asks), so that MONAI's Stats, TensorBoard
-    and MLflow handlers log it, wherever they stand in the list of handlers. What is undefined is not logged; with its
-    reason it stands in the file, where every measure of every epoch is.
+    ``engine.state.metrics`` gets what ``logged`` names, as ``PART_NAME``, for each group as
+    ``PART_NAME_ATTRIBUTE_GROUP``, and as ``PART_NAME_ATTRIBUTE`` for ``nc1_within_configuration``, which rests on the
+    groups (other signs than letters, digits and ``_-. /`` become ``_``, as MLflow asks), so that MONAI's Stats,
+    TensorBoard and MLflow handlers log it, wherever they stand in the list of handlers. What is undefined is not
+    logged; with its reason it stands in the file, where every measure of every epoch is.
 
     Batches come from :func:`monai_fair.data.load_datalist`. The labels are those of the loader; where a batch has
     ``clean_label``, rows that differ are the mislabelled ones.
@@ -61,13 +66,13 @@ class NeuralCollapseHandler:
             starts again keeps the epochs before its own.
         layer: name of the last linear layer, such as ``fc``; its input are the features.
         parts: loaders by name, the training data first, without augmentation and each row once.
-        attribute: whose values are the groups; ``None`` for no groups.
+        attributes: whose values are the groups, each attribute on its own.
         interval: epochs between measurements.
         logged: names of :data:`monai_fair.metrics.COLLAPSE_MEASURES`.
         keep_mib: MiB of features of a part that are kept in each process; above it the network runs twice over it.
 
     Attributes:
-        results: of the last measurement, by part; ``None`` before it.
+        results: of the last measurement, by part and attribute (``all`` where none is named); ``None`` before it.
 
     Raises:
         MonaiFairError: if an option is out of range; in a run, if there is no such layer or attribute, a loader
@@ -81,14 +86,14 @@ class NeuralCollapseHandler:
         layer: str,
         parts: Mapping[str, Iterable[Mapping[str, Any]]],
         *,
-        attribute: str | None = None,
+        attributes: Sequence[str] = (),
         interval: int = 1,
         logged: Sequence[str] = LOGGED,
         keep_mib: float = 1024,
     ) -> None:
-        self.path, self.layer, self.parts, self.attribute = Path(path), layer, dict(parts), attribute
+        self.path, self.layer, self.parts, self.attributes = Path(path), layer, dict(parts), attributes
         self.interval, self.logged, self.keep_mib = interval, tuple(logged), keep_mib
-        self.results: dict[str, NeuralCollapse] | None = None
+        self.results: Results | None = None
         self._epochs: list[dict[str, Any]] = []
         self._keys: list[str] = []
         self._started, self._finished, self._measured = False, 0, 0
@@ -102,6 +107,8 @@ class NeuralCollapseHandler:
         ]
         if not self.parts:
             problems.append("parts: expected at least one, got none; give the loader of the training data")
+        if isinstance(self.attributes, str):  # each of its letters would be one
+            problems.append(f"attributes: expected a list such as ['{self.attributes}'], got '{self.attributes}'")
         if self.interval < 1:
             problems.append(f"interval: expected at least 1 epoch, got {self.interval}; correct it")
         return problems
@@ -114,10 +121,13 @@ class NeuralCollapseHandler:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
         engine.add_event_handler(Events.COMPLETED, self._end)
 
-    def _start(self, _: Engine) -> None:
+    def _start(self, engine: Engine) -> None:
+        """Refuse before the first epoch what the first measurement would fail with."""
         self._started, self._finished, self._measured = False, 0, 0
+        find_linear(engine.network, self.layer)
         for name, loader in self.parts.items():
             check_not_random(name, loader)
+            check_attributes(loader, self.attributes)
 
     def _begin(self, engine: Engine) -> None:
         """Read what earlier epochs left, now that a resumed run knows its epoch; forget what is not of this one."""
@@ -143,7 +153,7 @@ class NeuralCollapseHandler:
         return kept
 
     def _options(self) -> dict[str, Any]:
-        return {"layer": self.layer, "parts": list(self.parts), "attribute": self.attribute}
+        return {"layer": self.layer, "parts": list(self.parts), "attributes": list(self.attributes)}
 
     def _after_iteration(self, engine: Engine) -> None:
         """Measure in the last iteration, before any handler of the epoch's end can log."""
@@ -167,64 +177,78 @@ class NeuralCollapseHandler:
         if isinstance(engine, Trainer) and self._measured < self._finished == engine.state.epoch:
             self.measure(engine)
 
-    def measure(self, engine: Trainer | Evaluator) -> dict[str, NeuralCollapse]:
+    def measure(self, engine: Trainer | Evaluator) -> Results:
         """Measure all parts, log, and write the file; a collective call.
 
         Returns:
-            Results by part.
+            Results by part and attribute.
         """
         epoch = engine.state.epoch
         linear = find_linear(engine.network, self.layer)
         bias = None if linear.bias is None else linear.bias.detach().double().cpu().numpy()
         head = linear_head(linear.weight.detach().double().cpu().numpy(), bias)
-        found: dict[str, NeuralCollapse] = {}
+        found: Results = {}
         with undisturbed(engine.network):
             for name, loader in self.parts.items():
-                features = LoaderFeatures(engine, loader, self.layer, self.attribute, keep_bytes=self.keep_mib * 2**20)
+                features = LoaderFeatures(engine, loader, self.layer, self.attributes, keep_bytes=self.keep_mib * 2**20)
                 found |= self._part(name, features, head, found)
         self.results, self._measured = found, epoch
         self._publish(engine, found)
+        records = {kind: {name: result.record() for name, result in by.items()} for kind, by in found.items()}
         self._epochs = [row for row in self._epochs if row["epoch"] < epoch]
-        self._epochs.append({"epoch": epoch, **{name: result.record() for name, result in found.items()}})
+        self._epochs.append({"epoch": epoch, **records})
         if idist.get_rank() == 0:
             write_json(self.path, _KIND, {**self._options(), "epochs": self._epochs})
         return found
 
-    def _part(
-        self, name: str, features: LoaderFeatures, head: LinearHead, before: Mapping[str, NeuralCollapse]
-    ) -> dict[str, NeuralCollapse]:
+    def _part(self, name: str, features: LoaderFeatures, head: LinearHead, before: Results) -> Results:
         """Go over a part twice: for its means, and for the distances from them and from those of the first part."""
-        moments = FeatureMoments(*head.weight.shape)
+        moments = self._moments(name, features, head)
+        around = {(name, attribute): each.means() for attribute, each in moments.items()}
+        first = next(iter(self.parts))
+        if name != first:
+            around |= {(f"{name}_to_{first}", attribute): before[first][attribute].means for attribute in moments}
+        distances = {key: FeatureDistances(means, head) for key, means in around.items()}
+        for batch in features:
+            for (_, attribute), each in distances.items():
+                each.update(batch.features, batch.labels, batch.groups.get(attribute), batch.mislabelled)
+        found: Results = {}
+        for (kind, attribute), each in distances.items():
+            if idist.get_world_size() > 1:
+                each = each.over_processes(sum_over_processes, moments[attribute].groups)
+            found.setdefault(kind, {})[attribute] = collapse_result(each)
+        return found
+
+    def _moments(self, name: str, features: LoaderFeatures, head: LinearHead) -> dict[str, FeatureMoments]:
+        """Return by attribute the moments of a part, of all processes, all in one pass."""
+        moments = {attribute: FeatureMoments(*head.weight.shape) for attribute in self.attributes or (ALL,)}
         rows = []
         for batch in features:
-            moments.update(batch.features, batch.labels, batch.groups)
+            for attribute, each in moments.items():
+                each.update(batch.features, batch.labels, batch.groups.get(attribute))
             rows.append(batch.rows)
         check_rows_once(name, rows, features.engine.state.device)
-        groups = names_of_all(moments.groups)
-        several = idist.get_world_size() > 1
-        moments = moments.over_processes(sum_over_processes, groups) if several else moments
-        around: dict[str, ClassMeans] = {name: moments.means()}
-        if before:
-            first = next(iter(self.parts))
-            around[f"{name}_to_{first}"] = before[first].means
-        distances = {kind: FeatureDistances(means, head) for kind, means in around.items()}
-        for batch in features:
-            for each in distances.values():
-                each.update(batch.features, batch.labels, batch.groups, batch.mislabelled)
-        if several:
-            distances = {kind: each.over_processes(sum_over_processes, groups) for kind, each in distances.items()}
-        return {kind: collapse_result(each) for kind, each in distances.items()}
+        if idist.get_world_size() == 1:
+            return moments
+        return {
+            attribute: each.over_processes(sum_over_processes, names_of_all(each.groups))
+            for attribute, each in moments.items()
+        }
 
-    def _publish(self, engine: Engine, found: Mapping[str, NeuralCollapse]) -> None:
+    def _publish(self, engine: Engine, found: Results) -> None:
         values: dict[str, float] = {}
-        for part, result in found.items():
-            sets = {"": result.values} | {f"_{group.name}": group.values for group in result.groups}
-            for suffix, measures in sets.items():
+        for part, by in found.items():
+            whole = next(iter(by.values()))
+            sets = [("", {name: value for name, value in whole.values.items() if name not in _WITHIN})]
+            for attribute, own in by.items():
+                sets.append((f"_{attribute}", {name: own.values[name] for name in _WITHIN}))
+                sets += [(f"_{attribute}_{group.name}", group.values) for group in own.groups]
+            for suffix, measures in sets:
                 defined = self._defined(measures)
                 values |= {_key(f"{part}_{name}{suffix}", values): value for name, value in defined.items()}
             if idist.get_rank() == 0:
-                shown = ", ".join(f"{name} {value:.4g}" for name, value in self._defined(result.values).items())
-                logger.info("epoch %d, %s, n %d, layer '%s': %s", engine.state.epoch, part, result.n, self.layer, shown)
+                shown = ", ".join(f"{name} {value:.4g}" for name, value in self._defined(sets[0][1]).items())
+                logger.info("epoch %d, %s, n %d, layer '%s': %s", engine.state.epoch, part, whole.n, self.layer, shown)
         engine.state.metrics |= values
         self._keys = list(values)
 

@@ -16,7 +16,7 @@ from monai.utils import evenly_divisible_all_gather
 from monai.utils.enums import CommonKeys as Keys
 from torch import nn
 
-from monai_fair.errors import MonaiFairError
+from monai_fair.errors import MonaiFairError, raise_problems
 from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
 from monai_fair.networks import LayerInput, unwrapped
 
@@ -28,14 +28,14 @@ class FeatureBatch:
     Attributes:
         features: float32, shape ``(B, d)``.
         labels: shape ``(B,)``.
-        groups: one name per row; ``None`` without an attribute.
+        groups: of each attribute one name per row.
         mislabelled: where ``clean_label`` differs from ``label``; ``None`` if the batch has no ``clean_label``.
         rows: lines of the manifest, shape ``(B,)``; empty if the batch does not tell them.
     """
 
     features: np.ndarray
     labels: IntArray
-    groups: Sequence[str] | None
+    groups: Mapping[str, Sequence[str]]
     mislabelled: BoolArray | None
     rows: IntArray
 
@@ -50,7 +50,7 @@ class LoaderFeatures:
         engine: whose network, device and way to prepare a batch are used.
         loader: batches of :func:`monai_fair.data.load_datalist`, each row once over all processes.
         layer: name of the linear layer in the bare network.
-        attribute: whose values are the groups; ``None`` for no groups.
+        attributes: whose values are the groups.
         keep_bytes: what features may take in memory.
     """
 
@@ -59,11 +59,11 @@ class LoaderFeatures:
         engine: Trainer | Evaluator,
         loader: Iterable[Mapping[str, Any]],
         layer: str,
-        attribute: str | None,
+        attributes: Sequence[str],
         *,
         keep_bytes: float,
     ) -> None:
-        self.engine, self.loader, self.layer, self.attribute = engine, loader, layer, attribute
+        self.engine, self.loader, self.layer, self.attributes = engine, loader, layer, tuple(attributes)
         self.keep_bytes = keep_bytes
         self._kept: list[FeatureBatch] | None = None
 
@@ -101,17 +101,10 @@ class LoaderFeatures:
         rows = _whole(batch.get("row", []))
         return FeatureBatch(features, labels, self._groups(batch), clean, rows)
 
-    def _groups(self, batch: Mapping[str, Any]) -> Sequence[str] | None:
-        if self.attribute is None:
-            return None
-        attributes = batch.get("attributes", {})
-        if self.attribute not in attributes:
-            names = ", ".join(attributes) or "none"
-            raise MonaiFairError(
-                f"NeuralCollapseHandler: expected the attribute '{self.attribute}' in the batch, the ones there are "
-                f"{names}; name one, or load the rows by load_datalist"
-            )
-        return list(attributes[self.attribute])
+    def _groups(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
+        there = batch.get("attributes", {})
+        _refuse_unknown(self.attributes, there)
+        return {name: list(there[name]) for name in self.attributes}
 
 
 def _whole(values: Any) -> IntArray:
@@ -165,6 +158,33 @@ def check_not_random(name: str, loader: Any) -> None:
             f"NeuralCollapseHandler: part '{name}': expected a loader without random transforms, got "
             f"{', '.join(drawn)}; give it a dataset of its own with the transforms of the evaluation"
         )
+
+
+def check_attributes(loader: Any, attributes: Sequence[str]) -> None:
+    """Refuse attributes that the first row of a loader's dataset does not have.
+
+    Args:
+        loader: with a MONAI dataset of :func:`monai_fair.data.load_datalist`, or any other, which is not looked at
+            before its first batch.
+        attributes: whose values are to be the groups.
+
+    Raises:
+        MonaiFairError: naming every attribute that is not there.
+    """
+    data = getattr(getattr(loader, "dataset", None), "data", None)
+    first = data[0] if isinstance(data, Sequence) and len(data) else None
+    if isinstance(first, Mapping):
+        _refuse_unknown(attributes, first.get("attributes", {}))
+
+
+def _refuse_unknown(attributes: Sequence[str], there: Mapping[str, Any]) -> None:
+    problems = [
+        f"expected the attribute '{name}' in the batch, the ones there are {', '.join(there) or 'none'}; name one, "
+        "or load the rows by load_datalist"
+        for name in attributes
+        if name not in there
+    ]
+    raise_problems(MonaiFairError, "NeuralCollapseHandler", problems)
 
 
 def check_rows_once(name: str, rows: Sequence[IntArray], device: torch.device) -> None:

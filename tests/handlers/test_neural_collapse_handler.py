@@ -26,6 +26,7 @@ from monai_fair.metrics import NeuralCollapse, neural_collapse
 
 N = 23
 SEXES = ("female", "male", "")
+SITES = ("A", "B")
 
 
 class Net(nn.Module):
@@ -51,7 +52,7 @@ def items(n: int = N, *, seed: int = 0, biased: bool = True) -> list[dict[str, A
         clean = row % 2
         label = 0 if biased and row % 7 == 3 else clean
         image = torch.randn(1, 6, 6, generator=generator) + clean
-        attributes = {"sex": SEXES[row % 5 % 3]}
+        attributes = {"sex": SEXES[row % 5 % 3], "site": SITES[row % 3 % 2]}
         found.append({"image": image, "label": label, "clean_label": clean, "row": row, "attributes": attributes})
     return found
 
@@ -90,7 +91,7 @@ def parts() -> dict[str, DataLoader]:
 
 def handler(folder: Path, **options: Any) -> NeuralCollapseHandler:
     return NeuralCollapseHandler(
-        str(folder / "nc.json"), "fc", options.pop("parts", None) or parts(), **{"attribute": "sex", **options}
+        str(folder / "nc.json"), "fc", options.pop("parts", None) or parts(), **{"attributes": ["sex"], **options}
     )
 
 
@@ -140,19 +141,20 @@ def test_it_measures_every_epoch_as_by_hand(tmp_path: Path, outputs: int, keep_m
         expected.append({"train": train, "test": measured(net, test), "test_to_train": moved})
         for name, result in expected[-1].items():
             assert own.results is not None
-            alike(own.results[name], result)
+            assert list(own.results[name]) == ["sex"]
+            alike(own.results[name]["sex"], result)
 
     engine.add_event_handler(Events.EPOCH_COMPLETED, by_hand)
     engine.run()
     stored = read_json(tmp_path / "nc.json", "neural_collapse")
-    assert (stored["layer"], stored["parts"], stored["attribute"]) == ("fc", ["train", "test"], "sex")
+    assert (stored["layer"], stored["parts"], stored["attributes"]) == ("fc", ["train", "test"], ["sex"])
     assert [row["epoch"] for row in stored["epochs"]] == [1, 2, 3]
     for row, results in zip(stored["epochs"], expected, strict=True):
         assert set(row) == {"epoch", "train", "test", "test_to_train"}
         for name, result in results.items():
-            value = row[name]["values"]["nc1_distance"]["value"]
+            value = row[name]["sex"]["values"]["nc1_distance"]["value"]
             assert value == pytest.approx(result.values["nc1_distance"].value, rel=1e-4)
-    last = stored["epochs"][-1]
+    last = {part: by["sex"] for part, by in stored["epochs"][-1].items() if part != "epoch"}
     assert last["train"]["values"]["nc2_equinorm"]["reason"] == "with two classes it is 0 for any features"
     n_mislabelled = sum(item["label"] != item["clean_label"] for item in items())
     assert last["train"]["values"]["mislabelled_ratio"]["n"] == n_mislabelled == 2
@@ -224,12 +226,12 @@ def test_what_is_logged_reaches_handlers_that_stand_before_it(
     odd, even = lines[0], lines[1]
     assert set(odd) == set(lines[2]) == set()  # values of another epoch are not logged again
     assert set(even) == {
-        "train_nc1_distance", "train_nc1_distance_female", "train_nc1_distance_male", "train_mislabelled_ratio",
-        "test_nc1_distance", "test_nc1_distance_female", "test_nc1_distance_male",
-        "test_to_train_nc1_distance", "test_to_train_nc1_distance_female", "test_to_train_nc1_distance_male",
+        "train_nc1_distance", "train_nc1_distance_sex_female", "train_nc1_distance_sex_male", "train_mislabelled_ratio",
+        "test_nc1_distance", "test_nc1_distance_sex_female", "test_nc1_distance_sex_male",
+        "test_to_train_nc1_distance", "test_to_train_nc1_distance_sex_female", "test_to_train_nc1_distance_sex_male",
     }  # fmt: skip
     assert own.results is not None
-    assert lines[3]["train_nc1_distance_male"] == own.results["train"].groups[1].values["nc1_distance"].value
+    assert lines[3]["train_nc1_distance_sex_male"] == own.results["train"]["sex"].groups[1].values["nc1_distance"].value
     mine = [record.getMessage() for record in caplog.records if record.name == "monai_fair.handlers.neural_collapse"]
     assert [line.split(":")[0] for line in mine] == [
         f"epoch {epoch}, {part}, n {n}, layer 'fc'"
@@ -244,11 +246,12 @@ def test_names_of_groups_become_names_that_trackers_take(tmp_path: Path) -> None
     data = items()
     for item in data:
         item["attributes"] = {"age": ("<60", ">60", "≥ 75")[item["row"] % 3]}
-    own = handler(tmp_path, parts={"train": loader(data)}, attribute="age", logged=["nc1_distance"])
+    own = handler(tmp_path, parts={"train": loader(data)}, attributes=["age"], logged=["nc1_distance"])
     engine = trainer([own], epochs=1)
     engine.run()
     assert set(engine.state.metrics) == {
-        "train_nc1_distance", "train_nc1_distance__60", "train_nc1_distance__60_", "train_nc1_distance__ 75",
+        "train_nc1_distance", "train_nc1_distance_age__60", "train_nc1_distance_age__60_",
+        "train_nc1_distance_age__ 75",
     }  # fmt: skip
 
 
@@ -325,10 +328,10 @@ def test_a_resumed_training_repeats_no_row_and_gives_those_of_a_whole_one(tmp_pa
 def test_rows_of_other_options_are_not_continued(tmp_path: Path) -> None:
     resumable(tmp_path, until=1).run()
     with pytest.raises(ArtifactError) as caught:
-        resumable(tmp_path, until=2, attribute=None, parts={"train": loader(items())}).run()
+        resumable(tmp_path, until=2, attributes=[], parts={"train": loader(items())}).run()
     assert str(caught.value) == (
         f"{tmp_path}/nc.json: measured with other options before this run goes on (parts: ['train', 'test'] there, "
-        "['train'] now; attribute: sex there, None now); choose another path, or delete the file"
+        "['train'] now; attributes: ['sex'] there, [] now); choose another path, or delete the file"
     )
 
 
@@ -338,7 +341,7 @@ def test_an_evaluator_measures_at_the_epochs_of_its_trainer(tmp_path: Path) -> N
         device=torch.device("cpu"),
         val_data_loader=loader(items(17, seed=5)),
         network=net,
-        val_handlers=[handler(tmp_path, interval=2, logged=["nc1_distance"], attribute=None)],
+        val_handlers=[handler(tmp_path, interval=2, logged=["nc1_distance"], attributes=[])],
         decollate=False,
     )
     trainer([ValidationHandler(1, evaluator)], epochs=5, net=net).run()
@@ -352,7 +355,7 @@ def test_features_that_are_not_finite_leave_a_row_with_the_reason(tmp_path: Path
     engine = trainer([handler(tmp_path, parts={"train": loader(data)})], epochs=1)
     engine.run()
     (row,) = read_json(tmp_path / "nc.json", "neural_collapse")["epochs"]
-    value = row["train"]["values"]["nc1_distance"]
+    value = row["train"]["sex"]["values"]["nc1_distance"]
     assert value == {"value": None, "n": 22, "reason": "1 of 23 rows of features are not finite"}
     assert set(engine.state.metrics) == set()
 
@@ -370,8 +373,16 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
         "NeuralCollapseHandler: part 'train': expected a loader without random transforms, got RandFlipd, "
         "RandGaussianNoised; give it a dataset of its own with the transforms of the evaluation"
     )
-    assert fails(trainer([handler(tmp_path, attribute="race")])) == (
-        "NeuralCollapseHandler: expected the attribute 'race' in the batch, the ones there are sex; name one, "
+    assert fails(trainer([handler(tmp_path, attributes=["sex", "race"])])) == (
+        "NeuralCollapseHandler: expected the attribute 'race' in the batch, the ones there are sex, site; name one, "
+        "or load the rows by load_datalist"
+    )
+    bare = [{name: value for name, value in item.items() if name != "attributes"} for item in items()]
+    assert fails(trainer([handler(tmp_path, parts={"train": loader(bare)}, attributes=["sex", "site"])])) == (
+        "NeuralCollapseHandler: 2 problems\n"
+        "  1. expected the attribute 'sex' in the batch, the ones there are none; name one, "
+        "or load the rows by load_datalist\n"
+        "  2. expected the attribute 'site' in the batch, the ones there are none; name one, "
         "or load the rows by load_datalist"
     )
     weighted = loader(items(), sampler=torch.utils.data.WeightedRandomSampler([1.0] * 4, 9))
@@ -387,7 +398,7 @@ def test_a_failed_measurement_leaves_the_network_as_it_was(tmp_path: Path) -> No
     engine = trainer([])
     before = [module.training for module in engine.network.modules()]
     with pytest.raises(MonaiFairError, match="expected the attribute 'race'"):
-        handler(tmp_path, attribute="race").measure(engine)
+        handler(tmp_path, attributes=["race"]).measure(engine)
     assert [module.training for module in engine.network.modules()] == before
     assert engine.network.fc._forward_pre_hooks == {}
     assert torch.is_grad_enabled()
@@ -403,6 +414,12 @@ def test_options_are_checked_at_once(tmp_path: Path) -> None:
         "  2. parts: expected at least one, got none; give the loader of the training data\n"
         "  3. interval: expected at least 1 epoch, got 0; correct it"
     )
+
+
+def test_a_text_is_no_list_of_attributes(tmp_path: Path) -> None:
+    with pytest.raises(MonaiFairError) as caught:
+        handler(tmp_path, attributes="sex")
+    assert str(caught.value) == "NeuralCollapseHandler: attributes: expected a list such as ['sex'], got 'sex'"
 
 
 def share(data: list[dict[str, Any]], rank: int | None, *, padded: bool = False) -> DataLoader:
@@ -426,13 +443,16 @@ def measure(rank: int | None, folder: Path, *, keep_mib: float = 1024) -> tuple[
         folder,
         parts={"train": share(items(), rank), "test": share(items(17, seed=5), rank)},
         keep_mib=keep_mib,
+        attributes=["sex", "site"],
     )
     if rank == 1:  # DistributedDataParallel has made the buffers those of the first process
         net.body[1].running_mean += 3.0
         buffers = [buffer.clone() for buffer in net.buffers()]
     results = own.measure(engine)
     assert all(torch.equal(one, other) for one, other in zip(buffers, net.buffers(), strict=True))
-    return {name: result.record() for name, result in results.items()}, shown
+    return {
+        f"{name} {attribute}": result.record() for name, by in results.items() for attribute, result in by.items()
+    }, shown
 
 
 def work(rank: int, folder: Path) -> tuple[dict[str, Any], list[nn.Module]]:
@@ -456,12 +476,13 @@ def test_two_processes_measure_what_one_measures(
     for found in (ranks[0]["kept"], ranks[0]["again"]):
         for part, record in alone.items():
             assert found[part]["n_by_class"] == record["n_by_class"]
-            assert [group["name"] for group in found[part]["groups"]] == ["female", "male"]
+            names = ["female", "male"] if part.endswith("sex") else ["A", "B"]
+            assert [group["name"] for group in found[part]["groups"]] == names
             for name, value in record["values"].items():
                 other = found[part]["values"][name]
                 assert (other["n"], other["reason"]) == (value["n"], value["reason"])
                 assert other["value"] == pytest.approx(value["value"], rel=1e-4, abs=1e-5, nan_ok=True), name
-    assert read_json(tmp_path / "nc.json", "neural_collapse")["epochs"][0]["train"]["n"] == N
+    assert read_json(tmp_path / "nc.json", "neural_collapse")["epochs"][0]["train"]["site"]["n"] == N
     assert ranks[0]["message"] == (
         "NeuralCollapseHandler: part 'train': expected each row once, got 1 of 24 again; take no sampler that draws by "
         "weight, and in several processes a DistributedSampler with even_divisible: false"
@@ -469,11 +490,74 @@ def test_two_processes_measure_what_one_measures(
 
 
 @pytest.mark.parametrize(("keep_mib", "times"), [(1024, 1), (0, 2)])
+@pytest.mark.parametrize("attributes", [[], ["sex"], ["sex", "site"]])
 def test_the_network_runs_once_over_features_that_fit_and_twice_over_others(
-    tmp_path: Path, keep_mib: float, times: int
+    tmp_path: Path, keep_mib: float, times: int, attributes: list[str]
 ) -> None:
     engine = trainer([])
     sizes: list[int] = []
     engine.network.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
-    handler(tmp_path, keep_mib=keep_mib).measure(engine)
+    handler(tmp_path, keep_mib=keep_mib, attributes=attributes).measure(engine)
     assert sizes == [6, 6, 6, 5] * times + [4, 4, 4, 4, 1] * times
+
+
+@pytest.mark.parametrize("keep_mib", [1024, 0])
+def test_two_attributes_are_what_two_handlers_of_one_give(tmp_path: Path, keep_mib: float) -> None:
+    logged = ["nc1_distance", "nc1_within_configuration", "error"]
+    results, rows, metrics = [], [], []
+    for number, attributes in enumerate((["sex", "site"], ["sex"], ["site"])):
+        engine = trainer([])
+        engine.state.epoch = 1
+        (tmp_path / str(number)).mkdir()
+        own = handler(tmp_path / str(number), attributes=attributes, keep_mib=keep_mib, logged=logged)
+        found = own.measure(engine)
+        results.append({part: {name: result.record() for name, result in by.items()} for part, by in found.items()})
+        rows.append(read_json(tmp_path / str(number) / "nc.json", "neural_collapse")["epochs"])
+        metrics.append(engine.state.metrics)
+    both, sex, site = results
+    assert list(both) == ["train", "test", "test_to_train"]
+    # repr, because NaN is not equal to itself
+    assert repr(both) == repr({part: {**sex[part], **site[part]} for part in both})
+    ((row,), (one,), (other,)) = rows
+    assert row == {"epoch": 1, **{part: {**one[part], **other[part]} for part in both}}
+    assert metrics[0] == {**metrics[2], **metrics[1]}  # what does not rest on groups is that of the first attribute
+    assert len(metrics[0]) == 3 * (2 + 2 * (1 + 2 * 3))  # parts; for each attribute one of all and three of two groups
+
+
+def test_what_rests_on_groups_is_logged_for_each_attribute(tmp_path: Path) -> None:
+    engine = trainer([])
+    own = handler(
+        tmp_path, attributes=["sex", "site"], logged=["nc1_within_configuration"], parts={"train": loader(items())}
+    )
+    found = own.measure(engine)["train"]
+    by = {name: found[name].values["nc1_within_configuration"].value for name in ("sex", "site")}
+    assert by["sex"] != by["site"]
+    assert engine.state.metrics["train_nc1_within_configuration_sex"] == by["sex"]
+    assert engine.state.metrics["train_nc1_within_configuration_site"] == by["site"]
+    assert "train_nc1_within_configuration" not in engine.state.metrics
+
+
+def test_groups_whose_names_meet_are_both_logged(tmp_path: Path) -> None:
+    """Attribute ``site`` with the group ``A_1`` and attribute ``site_A`` with the group ``1``."""
+    data = items()
+    for item in data:
+        item["attributes"] = {"site": ("A_1", "B")[item["row"] % 2], "site_A": "1"}
+    engine = trainer([])
+    own = handler(tmp_path, parts={"train": loader(data)}, attributes=["site", "site_A"], logged=["nc1_distance"])
+    found = own.measure(engine)["train"]
+    assert engine.state.metrics == {
+        "train_nc1_distance": found["site"].values["nc1_distance"].value,
+        "train_nc1_distance_site_A_1": found["site"].groups[0].values["nc1_distance"].value,
+        "train_nc1_distance_site_B": found["site"].groups[1].values["nc1_distance"].value,
+        "train_nc1_distance_site_A_1_": found["site_A"].groups[0].values["nc1_distance"].value,
+    }
+
+
+def test_without_attributes_the_file_has_all_samples_alone(tmp_path: Path) -> None:
+    found = handler(tmp_path, attributes=[]).measure(trainer([]))
+    assert [(part, list(by)) for part, by in found.items()] == [
+        ("train", ["all"]), ("test", ["all"]), ("test_to_train", ["all"]),
+    ]  # fmt: skip
+    stored = read_json(tmp_path / "nc.json", "neural_collapse")
+    assert stored["attributes"] == []
+    assert (stored["epochs"][0]["test"]["all"]["n"], stored["epochs"][0]["test"]["all"]["groups"]) == (17, [])
