@@ -5,6 +5,7 @@ from monai_fair.engines.code_table import CodeTable, read_codes
 from monai_fair.engines.cohort_images import CohortImages
 from monai_fair.engines.cohort_saver import CohortSaver
 from monai_fair.engines.cohort_trainer import CohortTrainer
+from monai_fair.engines.collapse_studies import CollapseStudies
 from monai_fair.engines.finding_studies import FindingStudies
 from monai_fair.engines.generated_images import CodeDecoder, DonorScans, ImageGenerator, collate_donors
 from monai_fair.engines.generated_saver import GeneratedImageSaver
@@ -29,6 +30,7 @@ __all__ = [
     "CohortImages",
     "CohortSaver",
     "CohortTrainer",
+    "CollapseStudies",
     "Deformations",
     "DonorScans",
     "FindingStudies",

@@ -13,6 +13,7 @@ from typing import Any
 
 import joblib
 import torch
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from monai_fair.data.artifacts import fingerprint, read_json, sha256, write_json
@@ -181,6 +182,7 @@ def _execute(run: BundleRun, *, threads: int, show_progress: bool, start: str) -
     run.folder.mkdir(parents=True, exist_ok=True)
     _redirect_output(run.folder / "log.txt", [sys.stdout] if show_progress else [sys.stdout, sys.stderr])
     torch.set_num_threads(threads)
+    threadpool_limits(limits=threads)  # those of NumPy and SciPy: runs side by side would wait for each other
     # as in a run of its own: this process would pass its own start on to loader workers, which then import all anew
     multiprocessing.set_start_method(None, force=True)
     try:

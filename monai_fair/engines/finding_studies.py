@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_fair.engines.named_studies import NamedStudies
 from monai_fair.engines.study import BundleStudy
 from monai_fair.engines.study_plan import Arm, name_problems
-from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
+from monai_fair.errors import ArtifactError, raise_problems
 
 _KEYS = {"manifest", "overlays", "external"}
 
 
-class FindingStudies:
+class FindingStudies(NamedStudies):
     """One :class:`monai_fair.engines.BundleStudy` for each finding, in ``output_dir/FINDING``.
 
     Args:
@@ -45,20 +46,20 @@ class FindingStudies:
         trainings: int = 3,
         external: Mapping[str, Any] | None = None,
     ) -> None:
-        self.output_dir = Path(output_dir)
         problems = [*_problems(findings, arms, trainings)]
         if external:  # would score every finding's models on the labels of one
             problems.append(f"expected other data in each finding, got {', '.join(external)} for all; move them there")
         raise_problems(ArtifactError, f"findings {output_dir}", problems)
-        self.studies = {
+        studies = {
             name: study(
                 manifest=finding["manifest"],
-                output_dir=str(self.output_dir / name),
+                output_dir=str(Path(output_dir) / name),
                 arms={arm: _laid_over(own, finding.get("overlays", ()), trainings) for arm, own in arms.items()},
                 external=finding.get("external"),
             )
             for name, finding in findings.items()
         }
+        super().__init__(studies, output_dir)
 
     def check(self, check: Callable[..., None]) -> None:
         """Refuse what the studies could not take.
@@ -70,15 +71,7 @@ class FindingStudies:
         Raises:
             MonaiFairError: with what it said of each finding.
         """
-        self._each(lambda study: check(manifests=study.manifests, external=study.external))
-
-    def run(self) -> None:
-        """Do all runs of all studies that are not finished.
-
-        Raises:
-            MonaiFairError: at the end, if runs failed; with the reason of each. The others are complete.
-        """
-        self._each(lambda study: study.run())
+        self.each(lambda study: check(manifests=study.manifests, external=study.external))
 
     def audit(self, audit: Callable[..., Path], external: Callable[..., Path]) -> list[Path]:
         """Audit each finding, and each finding on its other data.
@@ -118,17 +111,6 @@ class FindingStudies:
             )
             for folder in folders
         ]
-
-    def _each(self, action: Callable[[BundleStudy], None]) -> None:
-        """Do something with every study; what one of them says at the end stops none."""
-        failures: dict[str, MonaiFairError] = {}
-        for name, study in self.studies.items():
-            try:
-                action(study)
-            except MonaiFairError as error:
-                failures[name] = error
-        if failures:
-            raise MonaiFairError("\n".join(f"{name}: {error}" for name, error in failures.items()))
 
 
 def _problems(findings: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Arm], trainings: int) -> Iterator[str]:
