@@ -38,6 +38,7 @@ from monai_fair.metrics.neural_collapse_means import ClassMeans, FeatureMoments
 from monai_fair.metrics.neural_collapse_measures import COLLAPSE_MEASURES
 from monai_fair.metrics.neural_collapse_results import CollapseValue, NeuralCollapse
 from monai_fair.metrics.neural_collapse_samples import neural_collapse
+from monai_fair.metrics.paired_statistics import PairedDifference, paired_difference
 from monai_fair.metrics.probes import Probe, attribute_probe
 from monai_fair.metrics.rank_agreements import RankAgreement, rank_agreement
 from monai_fair.metrics.rates import RATE_NAMES, confusion_counts, rate
@@ -83,6 +84,8 @@ __all__ = [
     "LinearHead",
     "Metric",
     "NeuralCollapse",
+    "NeuralCollapseMetric",
+    "PairedDifference",
     "Probe",
     "RankAgreement",
     "SplitTest",
@@ -125,6 +128,7 @@ __all__ = [
     "logit_interval",
     "neural_collapse",
     "paired_auc_difference",
+    "paired_difference",
     "permutation_p",
     "placements",
     "rank_agreement",
@@ -148,6 +152,7 @@ __all__ = [
 # What needs torch, by module: loaded when it is asked for, so that an audit runs without it.
 _LAZY = {
     "GroupMetric": "cumulative",
+    "NeuralCollapseMetric": "collapse_metric",
     "det_jacobian": "registration",
     "dice_by_label": "registration",
     "endpoint_error_mm": "registration",

@@ -1,10 +1,8 @@
 """A metric of the audit in every group of an attribute, batch by batch, as a MONAI metric.
 
-The one module of this room that needs torch: the numbers come from the functions of the audit.
+The numbers come from the functions of the audit.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -14,17 +12,24 @@ import numpy as np
 import pandas as pd
 import torch
 from monai.metrics import CumulativeIterationMetric
-from monai.utils import convert_to_tensor
 
 from monai_fair.errors import MonaiFairError, raise_problems
 from monai_fair.metrics.arrays import FloatArray, IntArray
 from monai_fair.metrics.definitions import METRICS
 from monai_fair.metrics.groups import group_by
+from monai_fair.metrics.sample_buffers import (
+    INVALID,
+    NO_SAMPLE,
+    batched,
+    class_indices,
+    codes,
+    gathered,
+    text_problems,
+)
 from monai_fair.metrics.summaries import SUMMARIES, GroupResults, Summary, group_results, larger_is_better, summarize
 
 # Scores of one sample may differ by the batch it was in, at half precision; those of two samples differ by more.
 _SAME_SCORE = 0.01
-_INVALID, _NO_SAMPLE = -1, -2  # what a label may be besides 0 and 1
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +123,7 @@ class GroupMetric(CumulativeIterationMetric):
         Raises:
             MonaiFairError: if shapes or lengths do not fit.
         """
-        scores, labels = _batched(y_pred), _batched(y)
+        scores, labels = batched(y_pred), batched(y)
         raise_problems(MonaiFairError, str(self), self._batch_problems(scores, labels, groups, ids))
         super().__call__(y_pred=scores, y=labels, groups=groups, ids=ids)
 
@@ -136,23 +141,16 @@ class GroupMetric(CumulativeIterationMetric):
             problems.append(f"scores of {columns} classes: expected the class that is positive, got {got}; name one")
         if columns == 1 and self.class_index is not None:
             problems.append(f"class_index {self.class_index}: expected scores of several classes, got one column")
-        for what, texts in (("groups", groups), ("ids", ids)):
-            odd = [type(text).__name__ for text in texts if not isinstance(text, str)]
-            if odd:
-                problems.append(f"{what}: expected text, got {odd[0]}; write values as text")
-        return problems
+        return problems + text_problems(groups=groups, ids=ids)
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> list[torch.Tensor]:
-        """Return the columns of the buffers: score, label (0, 1 or ``_INVALID``), codes of group and id."""
+        """Return the columns of the buffers: score, label (0, 1 or ``INVALID``), codes of group and id."""
         score = y_pred[:, self.class_index or 0]
-        index = y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0].long()
         # values are judged when all processes see all of them: an error in one would let the others wait
-        valid = ((y >= 0) & (y == y.round())).all(dim=1) & (index < max(2, y_pred.shape[1]))
-        if y.shape[1] > 1:
-            valid &= y.sum(dim=1) == 1
+        index = class_indices(y, max(2, y_pred.shape[1]))
         positive = index == (1 if self.class_index is None else self.class_index)
-        label = torch.where(valid, positive.long(), _INVALID)
-        return [score, label, _codes(kwargs["groups"], self._names), _codes(kwargs["ids"], self._ids)]
+        label = torch.where(index == INVALID, INVALID, positive.long())
+        return [score, label, codes(kwargs["groups"], self._names), codes(kwargs["ids"], self._ids)]
 
     def aggregate(self, summary: Summary | None = None) -> float:
         """Return the summary over all processes; NaN where undefined.
@@ -184,10 +182,10 @@ class GroupMetric(CumulativeIterationMetric):
         """Return the metric in every group over all processes; see :meth:`aggregate` for errors."""
         if self._buffers is None:
             # a process without samples takes part in the gathering with a row that is dropped
-            self.extend(torch.zeros(1, dtype=torch.float64), *torch.tensor([[_NO_SAMPLE], [0], [0]]))
+            self.extend(torch.zeros(1, dtype=torch.float64), *torch.tensor([[NO_SAMPLE], [0], [0]]))
         score, label, group, identity = (column.cpu().numpy() for column in self.get_buffer())
-        names = _gathered(self._names)
-        real = label != _NO_SAMPLE
+        names = gathered(self._names)
+        real = label != NO_SAMPLE
         score, label, group, identity = score[real], label[real], group[real], identity[real]
         _, first, inverse = np.unique(identity, return_index=True, return_inverse=True)
         differs = (label != label[first][inverse]) | (group != group[first][inverse])
@@ -212,35 +210,12 @@ class GroupMetric(CumulativeIterationMetric):
         if outside.size:
             what = f"{outside.size} of {score.size} samples have others, first {outside[0]:.6g}"
             problems.append(f"expected probabilities in [0, 1], {what}; add Activationsd to the postprocessing")
-        if (label == _INVALID).any():
-            what = f"{(label == _INVALID).sum()} of {label.size} samples have others"
+        if (label == INVALID).any():
+            what = f"{(label == INVALID).sum()} of {label.size} samples have others"
             problems.append(f"expected labels that are class indices (0 or 1 for one score) or one-hot, {what}")
         if differing.size:
             # all processes come here together, so the names can be gathered
-            name = _gathered(self._ids)[int(differing[0])]
+            name = gathered(self._ids)[int(differing[0])]
             what = f"'{name}' stands for several"
             problems.append(f"expected ids that tell samples apart, {what}; use the row or the image's path")
         return problems
-
-
-def _batched(value: Any) -> torch.Tensor:
-    """Return a batch of any form as a tensor of shape ``(B, C)`` on the CPU, numbers as float64."""
-    items = [torch.as_tensor(item).reshape(-1) for item in value] if isinstance(value, list | tuple) else None
-    tensor = convert_to_tensor(torch.stack(items) if items is not None else value, track_meta=False)
-    batched: torch.Tensor = tensor.detach().cpu().double().reshape(len(tensor), -1)
-    return batched
-
-
-def _codes(texts: Sequence[str], table: dict[int, str]) -> torch.Tensor:
-    """Return a 64-bit code of each text, the same in every process, and note it in ``table``."""
-    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
-    codes = [int.from_bytes(digest, "big", signed=True) for digest in digests]
-    table.update(zip(codes, texts, strict=True))
-    return torch.tensor(codes, dtype=torch.int64)
-
-
-def _gathered(table: dict[int, str]) -> dict[int, str]:
-    """Return the tables of all processes together; a collective call."""
-    # JSON in ASCII, because ignite 0.5.5 takes the length of a text in characters for its length in bytes
-    tables = idist.all_gather(json.dumps(list(table.items()), ensure_ascii=True))
-    return {code: text for one in tables for code, text in json.loads(one)}
