@@ -149,8 +149,10 @@ def _record(
     }
     idle = [
         f"{row['split']}: no row of {group_name(group)} with label 1, so that no label is changed there"
+        if not row["n_eligible"]
+        else f"{row['split']}: none of {row['n_eligible']} labels is changed, too few for a rate of {asked['rate']}"
         for row in measured
-        if row["split"] in asked["parts"] and not row["n_eligible"]
+        if row["split"] in asked["parts"] and not row["n_changed"] and (asked["rate"] or not row["n_eligible"])
     ]
     return {
         "num_classes": manifest.num_classes,

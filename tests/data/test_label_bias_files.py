@@ -146,6 +146,17 @@ def test_a_part_without_positives_of_the_group_is_said(manifest: Path) -> None:
     assert [row["n_changed"] for row in built.record["label_bias"]["measured"]] == [3, 0, 0]
 
 
+def test_a_rate_too_low_for_so_few_positives_is_said(manifest: Path) -> None:
+    built = biased_manifest(read_manifest(manifest), FEMALE, rate=0.01)
+    assert [row["n_changed"] for row in built.record["label_bias"]["measured"]] == [0, 0, 0]
+    assert [text for text in built.record["warnings"] if "changed" in text] == [
+        f"{row['split']}: none of {row['n_eligible']} labels is changed, too few for a rate of 0.01"
+        for row in built.record["label_bias"]["measured"][:2]
+    ]
+    assert not [text for text in biased_manifest(read_manifest(manifest), FEMALE, rate=0).record["warnings"]
+                if "changed" in text]  # fmt: skip
+
+
 def test_a_group_that_is_a_number(manifest: Path) -> None:
     built = biased_manifest(read_manifest(manifest), {"site": 1}, rate=1)  # type: ignore[dict-item]
     changed = built.table[built.table["label"] != built.table["clean_label"]]
