@@ -18,7 +18,6 @@ from monai_fair.errors import ArtifactError
 from monai_fair.handlers.best_model import BestModelSaver
 from monai_fair.networks import unwrapped
 
-
 _UNHEARD = logging.Logger("unheard", logging.CRITICAL)
 
 

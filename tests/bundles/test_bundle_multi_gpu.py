@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from monai_fair.data import read_predictions
-from monai_fair.data.artifacts import read_tensors
+from monai_fair.data.artifacts import read_json, read_tensors
+from monai_fair.errors import PredictionsError
 
 # MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
 pytestmark = [pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"), pytest.mark.timeout(600)]
@@ -71,6 +72,7 @@ SAME_BATCHES: dict[str, Any] = {
 }
 ONE: dict[str, Any] = {"batch_size": 8, "train#dataloader#shuffle": False}
 TWO: dict[str, Any] = {"batch_size": 4, "train#shuffle": False}
+COLLAPSE: dict[str, Any] = {"network_def#out_channels": 2, "bias_group": {"sex": "male"}, "bias_rate": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,11 @@ def results(
             options = bundle.options(output, {**shared, **TWO, **more})
             driven.append({"config_file": bundle.files(*files), **options})
         folders[arm] = {"one": one, "two": two, "across": across}
+    folders["collapse"] = {"two": root / "collapse"}
+    names = ("train", "small", "multi_gpu_train", "neural_collapse", "neural_collapse_multi_gpu", "label_bias")
+    for more in ((), ("evaluate", "collapse_evaluate", "last")):
+        options = bundle.options(root / "collapse", {**shared, **TWO, **COLLAPSE})
+        driven.append({"config_file": bundle.files(*names, *more), **options})
     processes.drive(DRIVER, driven, root)
     return folders
 
@@ -160,6 +167,45 @@ def test_evaluation_by_two_processes_writes_what_one_writes(results: dict[str, d
     assert list(got) == list(expected)
     for name in expected:
         np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=1e-5)
+
+
+def values_by_place(record: Any, place: str = "") -> dict[str, Any]:
+    if not isinstance(record, dict | list):
+        return {place: record}
+    items = record.items() if isinstance(record, dict) else enumerate(record)
+    return {key: value for name, item in items for key, value in values_by_place(item, f"{place}/{name}").items()}
+
+
+def test_two_processes_measure_the_collapse_that_one_measures(
+    bundle: Any, results: dict[str, dict[str, Path]], manifest: Path, tmp_path: Path
+) -> None:
+    """With 7 and 6 of the 13 test rows: each row counts once, the labels are the biased ones in both."""
+    two = results["collapse"]["two"]
+    names = ("train", "small", "neural_collapse", "label_bias", "evaluate", "collapse_evaluate")
+    options = {**SAME_BATCHES, **ONE, **COLLAPSE, "manifest": str(manifest), "ckpt_path": str(two / "last.pt")}
+    bundle.run(*names, output=tmp_path, **options)
+    expected = read_json(tmp_path / "collapse.json", "collapse")["collapse"]["sex"]
+    measured = read_json(two / "neural_collapse.json", "neural_collapse")["epochs"]
+    assert [row.pop("epoch") for row in measured] == [1, 2]
+    assert {part: record["n"] for part, record in expected.items()} == {"train": 32, "test": 13, "test_to_train": 13}
+    assert expected["train"]["values"]["mislabelled_ratio"]["n"] >= 2
+    across = read_json(two / "collapse.json", "collapse")["collapse"]["sex"]  # evaluated by two
+    for record in ({part: by["sex"] for part, by in measured[-1].items()}, across):
+        found = values_by_place(record)
+        assert list(found) == list(values_by_place(expected))
+        for place, value in values_by_place(expected).items():
+            same_value = pytest.approx(value, rel=1e-4, abs=1e-5) if isinstance(value, float) else value
+            assert found[place] == same_value, place
+
+
+def test_only_the_first_process_reads_the_predictions_that_it_wrote(bundle: Any, tmp_path: Path) -> None:
+    """The others are there first."""
+    names = ("train", "small", "neural_collapse", "evaluate", "collapse_evaluate")
+    parser = bundle.workflow(*names, output=tmp_path, is_main=False).parser
+    assert parser["run"][1]["_target_"] == "monai_fair.report.write_collapse_measures"
+    assert parser.get_parsed_content("run#1") is None
+    with pytest.raises((PredictionsError, RuntimeError)):
+        bundle.workflow(*names, output=tmp_path, is_main=True).parser.get_parsed_content("run#1")
 
 
 def test_the_command_of_the_config_trains(bundle: Any, processes: Any, tmp_path: Path) -> None:

@@ -38,9 +38,9 @@ CALLS = {
 METHODS = {"audit", "audit_external", "average", "check", "parameters", "record", "run", "to", "unfinished"}
 VALUES = {"os.environ", "None", "True", "False"}
 ATTRIBUTES = {
-    "arms", "categorical", "code_shape", "combinations", "counts", "failures", "features", "frequencies", "grid",
-    "lacking", "manifests", "mask", "mask_source", "outputs", "path", "predictions", "record", "run", "sampler",
-    "shape", "shard", "source", "spacing_mm", "subject_ids", "type",
+    "arms", "categorical", "code_shape", "combinations", "counts", "experiments", "failures", "features",
+    "frequencies", "grid", "lacking", "manifests", "mask", "mask_source", "outputs", "path", "predictions", "record",
+    "run", "sampler", "shape", "shard", "source", "spacing_mm", "subject_ids", "type",
 }  # fmt: skip
 NODES = (
     ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Load, ast.BinOp, ast.Add,
