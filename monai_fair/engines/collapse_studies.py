@@ -58,6 +58,7 @@ class CollapseStudies(NamedStudies):
         raise_problems(ArtifactError, f"study {output_dir}", problems)
         self.datasets = {name: dict(dataset) for name, dataset in datasets.items()}
         self._trainings, self._overlays, self._checkpoints = trainings, list(overlays), checkpoints
+        self._bias = {"rate": overrides.get("bias_rate", 0.0), "method": overrides.get("bias_method", "exact")}
         studies = {
             name: study(
                 manifest=dataset["manifest"],
@@ -93,7 +94,7 @@ class CollapseStudies(NamedStudies):
         Raises:
             MonaiFairError: with every problem of every dataset.
         """
-        self.each(lambda study: _check(study, self._dataset(study)))
+        self.each(lambda study: _check(study, self._dataset(study), self._bias))
 
     def _dataset(self, study: BundleStudy) -> Mapping[str, Any]:
         return next(self.datasets[name] for name, own in self.studies.items() if own is study)
@@ -164,7 +165,7 @@ def _missing(option: str, given: Mapping[str, Any], needed: set[str]) -> list[st
     return [f"{option}: expected {', '.join(sorted(needed))}, got {', '.join(sorted(given)) or 'none'}; correct them"]
 
 
-def _check(study: BundleStudy, dataset: Mapping[str, Any]) -> None:
+def _check(study: BundleStudy, dataset: Mapping[str, Any], bias: Mapping[str, Any]) -> None:
     """Refuse a dataset whose labels cannot be biased as asked, or whose groups cannot be learned."""
     path = study.manifest
     num_classes = recorded_num_classes(path) or 2
@@ -175,7 +176,7 @@ def _check(study: BundleStudy, dataset: Mapping[str, Any]) -> None:
     problems: list[str] = []
     for attribute, value in dataset["groups"].items():
         group = {attribute: str(value)}
-        found = label_bias_problems(manifest.table, group, rate=0.0)
+        found = label_bias_problems(manifest.table, group, **bias)
         problems += found
         if not found:
             try:

@@ -1,16 +1,14 @@
 """The page of a study of several findings: averages over them, and everything that is averaged."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 from monai_fair.data.artifacts import atomic_path, read_json, sha256, write_json
 from monai_fair.data.tables import write_table
 from monai_fair.metrics.finding_averages import average_findings, finding_table, finding_values
 from monai_fair.report.findings_view import findings_view
 from monai_fair.report.quantities import Record
-from monai_fair.report.rendering import render
+from monai_fair.report.rendering import page_address, render
 
 
 def write_findings_page(
@@ -40,7 +38,7 @@ def write_findings_page(
     values = finding_values(results, rule=rule)
     settings = next(iter(results.values()))["settings"]
     averages = average_findings(values, confidence=settings["confidence"])
-    links = {finding: _link(Path(path).with_name("report.html"), folder) for finding, path in audits.items()}
+    links = {finding: page_address(Path(path).with_name("report.html"), folder) for finding, path in audits.items()}
     view = findings_view(results, values, averages, rule=rule, links=links, show_small=show_small)
     content = {
         "rule": rule,
@@ -62,10 +60,3 @@ def build_findings_page(view: Record) -> str:
         view: of :func:`~monai_fair.report.findings_view.findings_view`; every text in it is escaped.
     """
     return render("findings.html", view)
-
-
-def _link(report: Path, folder: Path) -> str:
-    """Return the address of a report that the page can travel with; empty if it lies elsewhere."""
-    here = folder.resolve()
-    near = report.is_file() and report.resolve().is_relative_to(here.parent)
-    return quote(Path(os.path.relpath(report.resolve(), here)).as_posix()) if near else ""

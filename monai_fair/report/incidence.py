@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, softmax
 
-from monai_fair.data.artifacts import read_tensors
 from monai_fair.data.predictions import Predictions
-from monai_fair.errors import ArtifactError, MonaiFairError, raise_problems
+from monai_fair.errors import MonaiFairError
 from monai_fair.metrics import (
     ablate_channel,
     channel_incidence,
@@ -27,7 +25,7 @@ from monai_fair.metrics import (
     rate,
 )
 from monai_fair.metrics.arrays import BoolArray, FloatArray, IntArray
-from monai_fair.report.layers import check_owner
+from monai_fair.report.last_layer import LAST_LAYER, positive_probability, read_last_layer
 from monai_fair.report.quantities import Record
 
 # The roles of channels: the plain argmax can name one channel that is always on twice, the contrast does not.
@@ -37,8 +35,6 @@ ROLES: dict[str, str] = {
     "contrast positive": "hard_contrast_positive",
     "contrast negative": "hard_contrast_negative",
 }
-# Scores may have been computed in half precision; more than this is another layer or another table.
-_TOLERANCE = 0.02
 
 
 def incidence_section(
@@ -71,7 +67,7 @@ def incidence_section(
             f"{predictions.source}: expected a binary task for neuron incidence, got {predictions.num_classes} "
             "classes; leave the features out"
         )
-    tensors = _read(Path(features_path), predictions)
+    tensors = read_last_layer(Path(features_path), predictions)
     score = predictions.table[predictions.score_columns[-1]].to_numpy(dtype=np.float64)
     inside = (predictions.table["split"] == split).to_numpy()
     table, features = predictions.table[inside], tensors["features"][inside]
@@ -103,45 +99,6 @@ def combine_seeds(sections: Mapping[str, Record]) -> Record:
     return {"seeds": heads, **combined}
 
 
-def _read(path: Path, predictions: Predictions) -> dict[str, FloatArray]:
-    """Read and check the tensors; afterwards features and last layer are known to give the table's scores."""
-    tensors, metadata = read_tensors(path)
-    absent = [f"expected a tensor '{name}', found none; write it" for name in _NAMES if name not in tensors]
-    raise_problems(ArtifactError, path, absent)
-    check_owner(path, metadata, predictions)
-    read = {name: np.asarray(tensors[name], dtype=np.float64) for name in _NAMES}
-    raise_problems(ArtifactError, path, _shape_problems(read, len(predictions.table)))
-    score = predictions.table[predictions.score_columns[-1]].to_numpy(dtype=np.float64)
-    again = _probability(read["features"] @ read["weight"].T + read["bias"])
-    worst = float(np.abs(again - score).max())
-    if not worst <= _TOLERANCE:
-        raise ArtifactError(
-            f"{path}: expected features, weight and bias to give the scores of {predictions.source} within "
-            f"{_TOLERANCE}, got a difference of {worst:.3f}; write the features that enter the last linear layer"
-        )
-    return read
-
-
-_NAMES = ("features", "weight", "bias")
-
-
-def _shape_problems(tensors: Mapping[str, FloatArray], rows: int) -> Iterator[str]:
-    features, weight, bias = (tensors[name] for name in _NAMES)
-    if features.ndim != 2 or len(features) != rows:
-        yield f"expected features of shape ({rows}, D), one row per prediction, got {features.shape}; predict again"
-        return
-    if weight.ndim != 2 or weight.shape[0] not in (1, 2) or weight.shape[1] != features.shape[1]:
-        yield f"expected weight of shape (1 or 2, {features.shape[1]}), got {weight.shape}; write the last layer's"
-    elif bias.shape != weight.shape[:1]:
-        yield f"expected bias of shape ({weight.shape[0]},), got {bias.shape}; write the last layer's"
-
-
-def _probability(logits: FloatArray) -> FloatArray:
-    """Probability of class 1 from logits of shape ``(N,)``, ``(N, 1)`` or ``(N, 2)``."""
-    columns = logits.reshape(len(logits), -1)
-    return np.asarray(softmax(columns, axis=1)[:, 1] if columns.shape[1] == 2 else expit(columns[:, 0]))
-
-
 def _coactivation(
     table: pd.DataFrame, features: FloatArray, channels: Mapping[str, int | None], attributes: Sequence[str]
 ) -> Iterator[Record]:
@@ -161,9 +118,9 @@ def _ablation(
     threshold: float,
     attributes: Sequence[str],
 ) -> Iterator[Record]:
-    features, weight, bias = (tensors[name] for name in _NAMES)
+    features, weight, bias = (tensors[name] for name in LAST_LAYER)
     y = (table["label"] == 1).to_numpy()
-    before = _probability(features @ weight.T + bias) >= threshold
+    before = positive_probability(features @ weight.T + bias) >= threshold
     everyone = np.zeros(len(y), dtype=np.int64)
     grouped: list[tuple[str, tuple[str, ...], IntArray]] = [("", ("everyone",), everyone)]
     for name in attributes:
@@ -172,7 +129,7 @@ def _ablation(
     for role, channel in channels.items():
         if channel is None:
             continue
-        after = _probability(ablate_channel(features, weight, bias, channel, replace="zero")) >= threshold
+        after = positive_probability(ablate_channel(features, weight, bias, channel, replace="zero")) >= threshold
         for attribute, names, codes in grouped:
             for row in _rates(y, before, after, codes, names):
                 yield {"role": role, "channel": channel, "attribute": attribute, **row}

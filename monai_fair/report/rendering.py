@@ -1,7 +1,10 @@
 """How every page is made: one HTML document from a template, the style of all pages inside it, all text escaped."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -23,3 +26,15 @@ def render(template: str, content: Mapping[str, Any]) -> str:
     )
     style, _, _ = loader.get_source(environment, "page.css")
     return environment.get_template(template).render(content, style=Markup(style), version=__version__)
+
+
+def page_address(page: Path, folder: Path) -> str:
+    """Return the address of a page from another one in ``folder``; empty if the two do not travel together.
+
+    Args:
+        page: the page that is linked.
+        folder: where the other one lies; the linked page must be there, or in another folder beside or below it.
+    """
+    here = folder.resolve()
+    near = page.is_file() and page.resolve().is_relative_to(here.parent)
+    return quote(Path(os.path.relpath(page.resolve(), here)).as_posix()) if near else ""

@@ -155,6 +155,10 @@ def test_data_that_no_run_could_finish_with_are_refused_at_once(tmp_path: Path) 
     assert text.count(one_sided) == 2
     assert text.count("site: expected a recorded attribute (sex, race)") == 2
     assert text.startswith("skin: ")
+    with pytest.raises(MonaiFairError) as caught:
+        made({"skin": own}, overrides={"bias_rate": 2, "bias_method": "some"}).check()
+    for problem in ("rate: expected a share from 0 to 1, got 2", "method: expected one of exact, bernoulli, got"):
+        assert str(caught.value).count(problem) == 1
 
 
 def test_what_one_study_says_stops_no_other(tmp_path: Path) -> None:

@@ -172,3 +172,20 @@ def neighbour() -> Callable[[str], Any]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def collapse_experiments(
+    neighbour: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    """Two experiments of a study of neural collapse with three seeds; see ``collapse_runs.py``. For reading only."""
+    return list(neighbour("collapse_runs").write_experiments(tmp_path_factory.mktemp("collapse")))
+
+
+@pytest.fixture
+def collapse_copy(collapse_experiments: list[dict[str, Any]], tmp_path: Path) -> list[dict[str, Any]]:
+    """The same, for a test that changes its files."""
+    old = Path(collapse_experiments[0]["manifest"]).parent
+    new = shutil.copytree(old, tmp_path / old.name)
+    found: list[dict[str, Any]] = json.loads(json.dumps(collapse_experiments).replace(str(old), str(new)))
+    return found
