@@ -17,7 +17,7 @@ demo: .venv/installed
 
 # one thread per worker: the cores are already busy with workers
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf .venv $(DEMO)

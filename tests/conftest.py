@@ -5,6 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing on a machine that is busy
+settings.load_profile("untimed")
+
+# Rooms of tests that take minutes in one file. Files are given out in the order of collection, and one that begins last
+# would keep one worker busy while the others have nothing to do.
+LONG = ("pipeline", "preparation", "subgroups", "bundles", "engines", "laws")
 
 Work = Callable[[int, Path], tuple[Any, list[Any]]]
 
@@ -49,3 +57,9 @@ def two_processes() -> Callable[[Work, Path], list[Any]]:
     Work is a function of a test module. It returns its results and the networks that refer to the process group.
     """
     return run_two
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    place = {name: index for index, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.parent.name, len(LONG)))

@@ -98,7 +98,9 @@ def plant_findings(studies: pd.DataFrame, cohort: ChestCohort, generator: np.ran
     for split in SPLITS:
         for cell, rate in zip(CELLS, cohort.cell_rates(split).tolist(), strict=True):
             rows = places.get((split, *cell), np.empty(0, dtype=np.int64))
-            most = np.argsort(liability[rows])[len(rows) - round(rate * len(rows)) :]
+            # rates are solved for: the last bit, which a processor may give another value, must not decide on a half
+            count = round(round(rate * len(rows), 9))
+            most = np.argsort(liability[rows])[len(rows) - count :]
             positive[rows[most]] = 1
     raise_problems(MonaiFairError, "simulated cohort", _one_sided(studies, positive))
     return positive

@@ -170,6 +170,7 @@ def seven_rows(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow  # tests/handlers/test_group_metric_distributed.py shows the same of the handler
 def test_two_processes_give_the_value_of_one_on_seven_rows(
     bundle: Any, processes: Any, seven_rows: Path, tmp_path: Path
 ) -> None:

@@ -138,6 +138,7 @@ def test_the_union_of_shards_is_the_whole_run(cohort: Path, whole: Path, tmp_pat
 
 @needs_ray
 @pytest.mark.filterwarnings("ignore")  # Ray's own, about sockets and files it leaves to its daemons
+@pytest.mark.slow
 def test_ray_gives_the_whole_run(cohort: Path, whole: Path, tmp_path: Path) -> None:
     output = run_shards(cohort, tmp_path / "out", ray_address="local")
     assert_same(output, whole)

@@ -173,6 +173,7 @@ def write_oasis1(simulated: Path, root: Path) -> None:
     (root / "oasis_cross-sectional.csv").write_text("\n".join([OASIS_HEADER, *rows]) + "\n")
 
 
+@pytest.mark.slow
 def test_from_oasis_1_as_it_is_published(simulated: Path, tmp_path: Path, study: Any, stages: list[str]) -> None:
     root, data = tmp_path / "oasis1", tmp_path / "prepared"
     write_oasis1(simulated, root)

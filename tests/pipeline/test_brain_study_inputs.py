@@ -333,6 +333,7 @@ def test_a_study_says_all_at_once_before_it_does_anything(tmp_path: Path, study:
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_without_bad_images_attributes_and_positives_in_test(
     data: Path, tmp_path: Path, study: Any
 ) -> None:

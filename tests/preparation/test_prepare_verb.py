@@ -16,6 +16,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_cohort_is_prepared_and_its_page_is_the_last_line(
     cohort: Path, template_files: dict[str, str], tmp_path: Path
 ) -> None:

@@ -139,6 +139,7 @@ def test_what_is_finished_is_left_alone_and_what_is_missing_comes_back(
     assert tree(prepared.folder) == before
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bytes(
     prepared: PreparedCohort, cohort: Path, options: PreparationOptions, tree: Tree, tmp_path: Path
 ) -> None:
