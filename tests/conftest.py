@@ -36,7 +36,9 @@ def member(rank: int, folder: Path, work: Work) -> None:
 def run_two(work: Work, folder: Path) -> list[Any]:
     import torch
 
-    context = torch.multiprocessing.get_context("spawn")
+    # the server imports what takes seconds, once for all tests of a worker; processes are forked from it
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["monai.engines", "monai.handlers", "monai_fair.handlers", "monai_fair.losses"])
     processes = [context.Process(target=member, args=(rank, folder, work), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
