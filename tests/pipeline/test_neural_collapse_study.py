@@ -118,9 +118,9 @@ def test_in_two_minutes_features_collapse_and_a_killed_worker_changes_nothing(
     tmp_path: Path, address: str | None
 ) -> None:
     data = cohort(tmp_path / "data", 400)
-    study(data, tmp_path / "whole", epochs=30, seeds=[0, 1, 2])
+    study(data, tmp_path / "whole", epochs=60, seeds=[0, 1, 2])
     with killer(tmp_path / "out" / "cohort") as killed:
-        study(data, tmp_path / "out", epochs=30, seeds=[0, 1, 2], address=address)
+        study(data, tmp_path / "out", epochs=60, seeds=[0, 1, 2], address=address)
     (folder,) = killed
     trials = pd.read_csv(tmp_path / "out" / "cohort" / "trials.csv").set_index("name")
     assert (trials["state"] == "finished").all()
