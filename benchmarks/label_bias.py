@@ -86,7 +86,7 @@ def page(results: dict[str, Any], names: list[str], options: argparse.Namespace,
         "",
         f"`python benchmarks/label_bias.py --work DIR --cohorts {options.cohorts} --seeds {options.seeds}`: cohorts of "
         f"{COHORT['n']} images (strength of the cue that shows the sex: {cues}), 40 % of them to train on; {trainings} "
-        "trainings of 80 epochs on images of 28 pixels (`collapse_small.yaml`), each evaluated where early stopping "
+        "trainings of up to 80 epochs on images of 28 pixels (`collapse_small.yaml`), each evaluated where early stopping "
         f"would have ended and at the end. The command took {seconds / 60:.1f} minutes on {joblib.cpu_count()} cores, "
         "and skips what an earlier start had finished.",
         "",
