@@ -87,8 +87,8 @@ def page(results: dict[str, Any], names: list[str], options: argparse.Namespace,
         f"`python benchmarks/label_bias.py --work DIR --cohorts {options.cohorts} --seeds {options.seeds}`: cohorts of "
         f"{COHORT['n']} images (strength of the cue that shows the sex: {cues}), 40 % of them to train on; {trainings} "
         "trainings of up to 80 epochs on images of 28 pixels (`collapse_small.yaml`), each evaluated where early "
-        f"stopping would have ended and at the end. The command took {seconds / 60:.1f} minutes on {joblib.cpu_count()} cores, "
-        "and skips what an earlier start had finished.",
+        f"stopping would have ended and at the end. The command took {seconds / 60:.1f} minutes on "
+        f"{joblib.cpu_count()} cores, and skips what an earlier start had finished.",
         "",
         "Seeds share their test images: intervals and p know trainings and draws of the changed labels, not patients.",
         "",
