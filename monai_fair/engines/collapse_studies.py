@@ -94,10 +94,7 @@ class CollapseStudies(NamedStudies):
         Raises:
             MonaiFairError: with every problem of every dataset.
         """
-        self.each(lambda study: _check(study, self._dataset(study), self._bias))
-
-    def _dataset(self, study: BundleStudy) -> Mapping[str, Any]:
-        return next(self.datasets[name] for name, own in self.studies.items() if own is study)
+        self.each(lambda name, study: _check(study, self.datasets[name], self._bias))
 
     @property
     def experiments(self) -> list[dict[str, Any]]:
@@ -122,23 +119,24 @@ class CollapseStudies(NamedStudies):
     def _folders(self, study: BundleStudy, arm: str) -> list[str]:
         return [str(study.output_dir / arm / f"seed_{seed}") for seed in study.seeds]
 
-    def audit(self, audit: Callable[..., Path]) -> list[Path]:
+    def audit(self, audit: Callable[..., Path]) -> dict[str, Path]:
         """Audit the clean and biased models of each dataset, at both checkpoints.
 
         Args:
             audit: :func:`monai_fair.report.audit_files`, told all but ``predictions``, ``attributes`` and ``out``.
 
         Returns:
-            Paths of the pages.
+            Experiment (``dataset: attribute``) to the page of its dataset, as
+            :func:`monai_fair.report.write_collapse_page` links them.
         """
-        pages = []
+        pages = {}
         for name, study in self.studies.items():
-            learned = [f"group_{attribute}=" for attribute in self.datasets[name]["groups"]]
-            tables = [path for path in study.predictions if not path.startswith(tuple(learned))]
-            pages.append(
-                audit(predictions=tables, attributes=list(self.datasets[name]["groups"]), out=study.output_dir)
-            )
-            logging.getLogger(__name__).info("%s", pages[-1])
+            groups = self.datasets[name]["groups"]
+            learned = tuple(f"group_{attribute}=" for attribute in groups)
+            tables = [path for path in study.predictions if not path.startswith(learned)]
+            page = audit(predictions=tables, attributes=list(groups), out=study.output_dir)
+            logging.getLogger(__name__).info("%s", page)
+            pages |= {f"{name}: {attribute}": page for attribute in groups}
         return pages
 
 

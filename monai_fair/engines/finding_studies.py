@@ -71,7 +71,7 @@ class FindingStudies(NamedStudies):
         Raises:
             MonaiFairError: with what it said of each finding.
         """
-        self.each(lambda study: check(manifests=study.manifests, external=study.external))
+        self.each(lambda _, study: check(manifests=study.manifests, external=study.external))
 
     def audit(self, audit: Callable[..., Path], external: Callable[..., Path]) -> list[Path]:
         """Audit each finding, and each finding on its other data.

@@ -28,10 +28,10 @@ class NamedStudies:
         Raises:
             MonaiFairError: at the end, if runs failed; with the reason of each. The others are complete.
         """
-        self.each(lambda study: study.run())
+        self.each(lambda _, study: study.run())
 
-    def each(self, action: Callable[[BundleStudy], None]) -> None:
-        """Do something with every study; what one of them says at the end stops none.
+    def each(self, action: Callable[[str, BundleStudy], None]) -> None:
+        """Do something with every name and study; what one of them says at the end stops none.
 
         Raises:
             MonaiFairError: with what was said of each.
@@ -39,7 +39,7 @@ class NamedStudies:
         failures: dict[str, MonaiFairError] = {}
         for name, study in self.studies.items():
             try:
-                action(study)
+                action(name, study)
             except MonaiFairError as error:
                 failures[name] = error
         if failures:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import monai
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -25,6 +26,21 @@ from monai_fair.simulation import BrainCohort, simulate_brain, simulate_skin
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 DONE_ELSEWHERE = ("imports", "initialize", "run", "finalize", "_meta_")
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states, of tensors at any depth, are equal to the last bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 class Bundle:
@@ -350,3 +366,18 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="module")
+def two_to_one(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of two positives for each negative in every split and sex, whatever the images show.
+
+    Some rows tell no sex.
+    """
+    table = read_text_table(bundle.cohort / "manifest.csv")
+    order = table.groupby(["split", "sex"]).cumcount()
+    table["label"] = np.where(order % 3 == 0, "0", "1")
+    table.loc[order == 3, "sex"] = ""
+    path = tmp_path_factory.mktemp("labels") / "manifest.csv"
+    table.to_csv(path, index=False)
+    return path

@@ -15,6 +15,8 @@ from monai_fair.data import read_predictions
 from monai_fair.data.artifacts import read_tensors
 from monai_fair.errors import ArtifactError, GeometryError, ManifestError, MonaiFairError
 
+from .conftest import same
+
 # MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 
@@ -28,16 +30,6 @@ class KilledError(Exception):
 
 def kill(_: Engine) -> None:
     raise KilledError
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 def saved(folder: Path) -> dict[str, Any]:

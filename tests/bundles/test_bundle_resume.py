@@ -11,6 +11,8 @@ from ignite.engine import Engine, Events
 from monai_fair.data.artifacts import sha256
 from monai_fair.errors import ArtifactError
 
+from .conftest import same
+
 # MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 
@@ -51,16 +53,6 @@ def run(bundle: Any, output: Path, *overlays: str, **overrides: Any) -> Any:
     workflow, trainer = trainer_of(bundle, output, overlays, **overrides)
     workflow.run()
     return trainer
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 def state(output: Path) -> dict[str, Any]:

@@ -13,32 +13,18 @@ from monai_fair.data.artifacts import read_json, sha256
 from monai_fair.errors import MonaiFairError
 from monai_fair.metrics import separability
 
+from .conftest import read_text_table
+
 # MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
 pytestmark = [pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"), pytest.mark.timeout(600)]
 
 
-def read_text_table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-
 @pytest.fixture(scope="module")
-def manifest(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two positives for each negative in every split and sex, whatever the images show; some rows tell no sex."""
-    table = pd.read_csv(bundle.cohort / "manifest.csv", dtype=str, keep_default_na=False)
-    order = table.groupby(["split", "sex"]).cumcount()
-    table["label"] = np.where(order % 3 == 0, "0", "1")
-    table.loc[order == 3, "sex"] = ""
-    path = tmp_path_factory.mktemp("labels") / "manifest.csv"
-    table.to_csv(path, index=False)
-    return path
-
-
-@pytest.fixture(scope="module")
-def biased(bundle: Any, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def biased(bundle: Any, two_to_one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an epoch on biased labels and its evaluation on all rows, not to be written to."""
     folder = tmp_path_factory.mktemp("biased")
-    bundle.train(folder, "label_bias", manifest=str(manifest))
-    return bundle.evaluate(folder, "label_bias", manifest=str(manifest), evaluate_splits=["train", "val", "test"])
+    bundle.train(folder, "label_bias", manifest=str(two_to_one))
+    return bundle.evaluate(folder, "label_bias", manifest=str(two_to_one), evaluate_splits=["train", "val", "test"])
 
 
 def refused(bundle: Any, output: Path, *names: str, **options: Any) -> str:
@@ -51,8 +37,8 @@ def refused(bundle: Any, output: Path, *names: str, **options: Any) -> str:
     return str(error)
 
 
-def test_a_quarter_of_a_groups_positives_is_missed_where_it_is_trained(biased: Path, manifest: Path) -> None:
-    clean = read_text_table(manifest).set_index("image")
+def test_a_quarter_of_a_groups_positives_is_missed_where_it_is_trained(biased: Path, two_to_one: Path) -> None:
+    clean = read_text_table(two_to_one).set_index("image")
     learned = read_text_table(biased / "labels.csv").set_index("image").loc[clean.index]
     changes = read_text_table(biased / "labels_changes.csv")
     pd.testing.assert_frame_equal(learned.assign(label=learned["clean_label"])[list(clean)], clean)
@@ -69,7 +55,7 @@ def test_a_quarter_of_a_groups_positives_is_missed_where_it_is_trained(biased: P
     assert n_changed["val"] >= 1
     record = read_json(biased / "labels.json", "manifest")["label_bias"]
     assert {row["split"]: row["n_changed"] for row in record["measured"]} == n_changed
-    assert (record["group"], record["seed"], record["input_sha256"]) == ({"sex": "female"}, 0, sha256(manifest))
+    assert (record["group"], record["seed"], record["input_sha256"]) == ({"sex": "female"}, 0, sha256(two_to_one))
     scored = read_predictions(biased / "predictions.csv").table.set_index("image")
     assert sorted(scored.index) == sorted(clean.index)
     assert (scored["label"].astype(str) == learned["label"].loc[scored.index]).all()
@@ -78,12 +64,12 @@ def test_a_quarter_of_a_groups_positives_is_missed_where_it_is_trained(biased: P
 
 
 def test_the_bias_is_drawn_by_the_seed_of_the_training_or_by_its_own(
-    bundle: Any, biased: Path, manifest: Path, tmp_path: Path
+    bundle: Any, biased: Path, two_to_one: Path, tmp_path: Path
 ) -> None:
     def changed(seed: int, **options: Any) -> list[str]:
         output = tmp_path / f"{seed}_{len(options)}"
         workflow = bundle.workflow(
-            "train", "label_bias", output=output, seed=seed, manifest=str(manifest), initialize=False, **options
+            "train", "label_bias", output=output, seed=seed, manifest=str(two_to_one), initialize=False, **options
         )
         assert workflow.parser.get_parsed_content("label_manifest") == str(output / "labels.csv")
         return list(read_text_table(output / "labels_changes.csv")["image"])
@@ -93,8 +79,8 @@ def test_the_bias_is_drawn_by_the_seed_of_the_training_or_by_its_own(
     assert changed(1, bias_seed=7) == changed(0, bias_seed=7)
 
 
-def test_the_biased_labels_are_those_that_are_learned(bundle: Any, manifest: Path, tmp_path: Path) -> None:
-    parser = bundle.workflow("train", "label_bias", output=tmp_path, manifest=str(manifest)).parser
+def test_the_biased_labels_are_those_that_are_learned(bundle: Any, two_to_one: Path, tmp_path: Path) -> None:
+    parser = bundle.workflow("train", "label_bias", output=tmp_path, manifest=str(two_to_one)).parser
     labels = read_text_table(parser.get_parsed_content("label_manifest"))
     for part, split in (("train", "train"), ("validate", "val")):
         rows = parser.get_parsed_content(f"{part}#dataset#data")
@@ -104,9 +90,9 @@ def test_the_biased_labels_are_those_that_are_learned(bundle: Any, manifest: Pat
         assert (expected["label"] != expected["clean_label"]).any()
 
 
-def test_an_evaluation_of_other_labels_is_refused(bundle: Any, biased: Path, manifest: Path, tmp_path: Path) -> None:
+def test_an_evaluation_of_other_labels_is_refused(bundle: Any, biased: Path, two_to_one: Path, tmp_path: Path) -> None:
     model = biased / "model.pt"
-    options = {"manifest": str(manifest), "seed": 1, "bias_rate": 0.5, "ckpt_path": str(model)}
+    options = {"manifest": str(two_to_one), "seed": 1, "bias_rate": 0.5, "ckpt_path": str(model)}
     assert refused(bundle, tmp_path, "label_bias", "evaluate", **options) == (
         f"{model}: bias_rate: trained with 0.25, now 0.5; bias_seed: trained with 0, now 1; "
         "give the values it was trained with"
@@ -119,12 +105,12 @@ def pairs_ranked_right(label: pd.Series, score: pd.Series) -> float:
     return float(np.greater.outer(positive, negative).mean() + np.equal.outer(positive, negative).mean() / 2)
 
 
-def test_a_group_is_learned_from_the_rows_that_tell_it(bundle: Any, manifest: Path, tmp_path: Path) -> None:
-    options = {"manifest": str(manifest), "learned_group": {"sex": "male"}}
+def test_a_group_is_learned_from_the_rows_that_tell_it(bundle: Any, two_to_one: Path, tmp_path: Path) -> None:
+    options = {"manifest": str(two_to_one), "learned_group": {"sex": "male"}}
     bundle.train(tmp_path, "group_labels", **options)
     bundle.evaluate(tmp_path, "group_labels", **options)
     rows = read_predictions(tmp_path / "predictions.csv").table
-    table = read_text_table(manifest)
+    table = read_text_table(two_to_one)
     kept = table[(table["sex"] != "") & (table["split"] != "train")]
     assert 0 < len(kept) < (table["split"] != "train").sum()
     assert sorted(rows["image"]) == sorted(kept["image"])

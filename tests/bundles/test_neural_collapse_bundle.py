@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from ignite.engine import Events
@@ -15,6 +14,8 @@ from monai_fair.data.artifacts import read_json, read_tensors, write_json
 from monai_fair.errors import ArtifactError
 from monai_fair.handlers import NeuralCollapseHandler
 from monai_fair.metrics import NeuralCollapse, neural_collapse
+
+from .conftest import read_text_table, same
 
 # MONAI says of every config that it is a program (GHSA-873f-pvrv-4x83); these are our own.
 pytestmark = [pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"), pytest.mark.timeout(600)]
@@ -28,34 +29,8 @@ EVALUATED = ("evaluate", "collapse_evaluate", "last")
 SHORT = {"max_epochs": EPOCHS, "patience": 1, "batch_size": 8, "collapse_attributes": ATTRIBUTES}
 
 
-@pytest.fixture(scope="module")
-def manifest(bundle: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two positives for each negative in every split and sex, whatever the images show; some rows tell no sex."""
-    table = pd.read_csv(bundle.cohort / "manifest.csv", dtype=str, keep_default_na=False)
-    order = table.groupby(["split", "sex"]).cumcount()
-    table["label"] = np.where(order % 3 == 0, "0", "1")
-    table.loc[order == 3, "sex"] = ""
-    path = tmp_path_factory.mktemp("labels") / "manifest.csv"
-    table.to_csv(path, index=False)
-    return path
-
-
-def read_text_table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 class Trained(NamedTuple):
@@ -70,9 +45,9 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def biased(bundle: Any, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def biased(bundle: Any, two_to_one: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder, networks = tmp_path_factory.mktemp("biased"), {}
-    options = {"manifest": str(manifest), **SHORT}
+    options = {"manifest": str(two_to_one), **SHORT}
     workflow = bundle.workflow("train", "small", *BIASED, output=folder, **options)
     trainer = workflow.parser.get_parsed_content("train#trainer")
 
@@ -207,9 +182,9 @@ def test_the_mislabelled_are_the_changed_rows_of_train(biased: Trained) -> None:
         assert row["train"]["sex"]["n_without_group"] == n_without_sex
 
 
-def test_measuring_changes_no_weight(bundle: Any, biased: Trained, manifest: Path, tmp_path: Path) -> None:
+def test_measuring_changes_no_weight(bundle: Any, biased: Trained, two_to_one: Path, tmp_path: Path) -> None:
     """With augmentation, shuffling and batch normalisation: the same without the handler, to the bit."""
-    options = {"manifest": str(manifest), **SHORT, "train#more_handlers": ["@last_model"]}
+    options = {"manifest": str(two_to_one), **SHORT, "train#more_handlers": ["@last_model"]}
     bundle.train(tmp_path, *BIASED, **options)
     assert not (tmp_path / "neural_collapse.json").exists()
     for name in ("last.pt", "model.pt", "training_state.pt"):

@@ -85,7 +85,7 @@ def test_the_audit_compares_the_models_of_the_disease_alone() -> None:
         told.append(options)
         return Path(options["out"]) / "report.html"
 
-    assert made({"skin": dataset()}).audit(audit) == [Path("out/skin/report.html")]
+    assert made({"skin": dataset()}).audit(audit) == {"skin: sex": Path("out/skin/report.html")}
     (options,) = told
     assert [path.partition("=")[0] for path in options["predictions"]] == [
         "clean_early", "clean_final", "biased_sex_early", "biased_sex_final",

@@ -225,12 +225,13 @@ def interruptible() -> Iterator[None]:
 def test_an_interrupted_run_leaves_no_process_behind(cohort: Path, tmp_path: Path, stuck: list[str]) -> None:
     output = tmp_path / "out"
     main = threading.get_ident()
+    before = set(multiprocessing.active_children())  # a pool that an earlier test has left idle
     seen: list[int] = []
     watch = once_stuck(output, lambda process: (seen.append(process), signal.pthread_kill(main, signal.SIGINT))[0])
     with pytest.raises(KeyboardInterrupt):
         run_shards(cohort, output, config_files=stuck, workers=3)
     watch.join()
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= before
     with pytest.raises(ProcessLookupError):
         os.kill(seen[0], 0)
 
