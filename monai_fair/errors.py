@@ -43,6 +43,10 @@ class RegistrationError(MonaiFairError):
     """A cohort or a subject cannot be registered."""
 
 
+class LabelError(MonaiFairError):
+    """A bundle cannot be served, or a request of an annotator cannot be answered."""
+
+
 def raise_problems(
     error: type[MonaiFairError], source: object, problems: Sequence[str] | Iterable[str], *, limit: int = 50
 ) -> None:

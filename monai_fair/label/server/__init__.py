@@ -1,0 +1,1 @@
+"""The MONAI Label app itself: tasks, strategies and datastore; the only door to the package monailabel."""
