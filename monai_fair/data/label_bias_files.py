@@ -122,9 +122,18 @@ def bias_label_files(
     return built
 
 
-def write_biased_labels(manifest: str | Path, out: str | Path, **options: Any) -> str:
-    """Do what :func:`bias_label_files` does with the same options and return ``out``, for a bundle's configuration."""
-    bias_label_files(manifest, out, **options)
+def write_biased_labels(
+    manifest: str | Path,
+    out: str | Path,
+    *,
+    group: Mapping[str, str],
+    rate: float,
+    method: BiasMethod = "exact",
+    parts: Sequence[str] | None = None,
+    seed: int = 0,
+) -> str:
+    """Do what :func:`bias_label_files` does and return ``out``, for a bundle's configuration."""
+    bias_label_files(manifest, out, group=group, rate=rate, method=method, parts=parts, seed=seed)
     return str(out)
 
 
