@@ -129,7 +129,7 @@ class CollapseStudies(NamedStudies):
             Experiment (``dataset: attribute``) to the page of its dataset, as
             :func:`monai_fair.report.write_collapse_page` links them.
         """
-        pages = {}
+        pages: dict[str, Path] = {}
         for name, study in self.studies.items():
             groups = self.datasets[name]["groups"]
             learned = tuple(f"group_{attribute}=" for attribute in groups)
