@@ -34,17 +34,19 @@ class TemplateFiles:
     labels: Mapping[str, Path]
 
 
-def find_template(dataset_dir: str | Path) -> TemplateFiles:
-    """Find the template of a dataset.
+def find_template(dataset_dir: str | Path, models_dir: str | Path | None = None) -> TemplateFiles:
+    """Find the template of a dataset, or the one that lies beside a model.
 
     Args:
         dataset_dir: looked at first, where prepared scans have it; then its ``derivatives/truth``, where simulated
             ones do.
+        models_dir: looked at last, where a bundle that is served has it.
 
     Raises:
         RegistrationError: if there is no template.
     """
     folders = [Path(dataset_dir), Path(dataset_dir) / "derivatives" / "truth"]
+    folders += [] if models_dir is None else [Path(models_dir)]
     near = next((folder for folder in folders if (folder / _IMAGE).is_file()), None)
     if near is None:
         places = " or ".join(str(folder) for folder in folders)

@@ -12,6 +12,7 @@ from monai_fair.engines.generated_saver import GeneratedImageSaver
 from monai_fair.engines.generation_cells import GenerationOptions
 from monai_fair.engines.generation_plan import GenerationPlan, plan_generation, read_generation_plan
 from monai_fair.engines.image_match import Level, TemplateMatch, total_steps
+from monai_fair.engines.label_propagation import LabelPropagation, LabelValuesd, RegisteredSubject
 from monai_fair.engines.registration_evaluator import FitQuality, RegistrationEvaluator
 from monai_fair.engines.registration_files import TemplateSpace, read_template, template_match
 from monai_fair.engines.registration_saver import RegistrationSaver
@@ -20,6 +21,7 @@ from monai_fair.engines.stages import StageClock
 from monai_fair.engines.study import BundleStudy
 from monai_fair.engines.subject_fit import Deformations, SubjectFit
 from monai_fair.engines.subject_images import SubjectImages, collate_subjects
+from monai_fair.engines.template_grid_check import TemplateGridCheckd
 from monai_fair.engines.trials import trial_table, write_trials
 
 __all__ = [
@@ -39,12 +41,16 @@ __all__ = [
     "GenerationOptions",
     "GenerationPlan",
     "ImageGenerator",
+    "LabelPropagation",
+    "LabelValuesd",
     "Level",
+    "RegisteredSubject",
     "RegistrationEvaluator",
     "RegistrationSaver",
     "StageClock",
     "SubjectFit",
     "SubjectImages",
+    "TemplateGridCheckd",
     "TemplateMatch",
     "TemplateSpace",
     "collate_donors",

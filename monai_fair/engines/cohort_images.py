@@ -47,7 +47,12 @@ def read_on_grid(path: str | Path, grid: Grid, *, mask: npt.NDArray[np.bool_] | 
         RegistrationError: if its grid is another one; the message says how far it is off. If it has one value inside
             the mask, or a spread there that float32 cannot hold.
     """
-    volume = read_volume(path)
+    return placed_on_grid(read_volume(path), grid, mask=mask)
+
+
+def placed_on_grid(volume: Volume, grid: Grid, *, mask: npt.NDArray[np.bool_] | None = None) -> Volume:
+    """Return a volume that has been read, turned to the orientation of ``grid``; see :func:`read_on_grid`."""
+    path = volume.source
     array, found = canonical(volume.array, volume.grid)
     if found.shape != grid.shape:
         raise RegistrationError(
@@ -62,10 +67,10 @@ def read_on_grid(path: str | Path, grid: Grid, *, mask: npt.NDArray[np.bool_] | 
     array = np.ascontiguousarray(array)
     if mask is not None and mask.any():
         _check_spread(path, array[mask])
-    return Volume(array, grid, volume.source)
+    return Volume(array, grid, path)
 
 
-def _check_spread(path: str | Path, inside: npt.NDArray[np.float32]) -> None:
+def _check_spread(path: str, inside: npt.NDArray[np.float32]) -> None:
     low, high = inside.min(), inside.max()
     if low == high:
         raise RegistrationError(

@@ -1,7 +1,7 @@
 """What registration leaves on disk for a subject: fields, warped images, code, and a row of the table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class TemplateSpace:
         labels: name to label map, such as ``tissue``.
         source: file of the image.
         mask_source: file of the mask.
+        label_sources: name to the file of the label map.
     """
 
     image: npt.NDArray[np.float32]
@@ -41,6 +42,7 @@ class TemplateSpace:
     labels: Mapping[str, npt.NDArray[np.int64]]
     source: str = ""
     mask_source: str = ""
+    label_sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -59,7 +61,8 @@ class TemplateSpace:
         if not inside.any():
             raise RegistrationError(f"{mask}: expected a mask with voxels above 0, got none")
         maps = {name: space.labels_on_grid(path) for name, path in (labels or {}).items()}
-        return cls(space.image, inside, grid, maps, str(image), str(mask))
+        sources = {name: str(path) for name, path in (labels or {}).items()}
+        return cls(space.image, inside, grid, maps, str(image), str(mask), sources)
 
     def labels_on_grid(self, path: str | Path) -> npt.NDArray[np.int64]:
         """Read a label map on the template's grid, in any orientation."""
@@ -173,22 +176,32 @@ def write_subject(
     """
     stem = folder / f"sub-{subject}"
     maps = {"from-template_to-T1w": displacement, "from-T1w_to-template": inverse}
-    for name, field in maps.items() if "field" in exports else ():
+    for name, values in maps.items() if "field" in exports else ():
         if name == "from-template_to-T1w" or "inverse" in exports:
-            write_displacement(f"{stem}_{name}_xfm.nii.gz", field.numpy(), space.grid)
-    for name, field in maps.items() if "itk" in exports else ():
-        write_itk_transform(f"{stem}_{name}_xfm.h5", field.numpy(), space.grid)
+            write_displacement(f"{stem}_{name}_xfm.nii.gz", values.numpy(), space.grid)
+    for name, values in maps.items() if "itk" in exports else ():
+        write_itk_transform(f"{stem}_{name}_xfm.h5", values.numpy(), space.grid)
     if "warped" in exports:
         write_volume(f"{stem}_space-T1w_desc-template_T1w.nii.gz", _pulled(space.image, displacement), space.grid)
         write_volume(f"{stem}_space-template_T1w.nii.gz", _pulled(image.numpy(), inverse), space.grid)
     for name, labels in space.labels.items() if "labels" in exports else ():
-        moved = _pulled(labels.astype(np.float32), displacement, "nearest").astype(np.int32)
+        moved = moved_labels(labels, displacement)
         described = "" if name == "tissue" else f"_desc-{name}"
         write_volume(f"{stem}_space-T1w{described}_dseg.nii.gz", moved, space.grid)
     if "logdet" in exports:
         determinant = jacobian_determinant(inverse[None])[0].numpy().astype(np.float64)
         change = log_det_jacobian(determinant).astype(np.float32)
         write_volume(f"{stem}_desc-logdetjacobian_map.nii.gz", change, space.grid)
+
+
+def moved_labels(labels: npt.NDArray[np.int64], displacement: Tensor) -> npt.NDArray[np.int32]:
+    """Return a label map of the template on the subject, the nearest label at each voxel.
+
+    Args:
+        labels: shape ``(D, H, W)``, below 2 ** 24.
+        displacement: pull-back that reads the template, shape ``(3, D, H, W)``, in voxels, on the CPU.
+    """
+    return _pulled(labels.astype(np.float32), displacement, "nearest").astype(np.int32)
 
 
 def read_or_reason(
@@ -237,8 +250,9 @@ def read_template(
     image: str | Path | None = None,
     mask: str | Path | None = None,
     labels: Mapping[str, str | Path] | None = None,
+    models_dir: str | Path | None = None,
 ) -> TemplateSpace:
-    """Read the template of a dataset.
+    """Read the template of a dataset, or the one that lies beside a model.
 
     Args:
         dataset_dir: where ``template_T1w.nii.gz`` and ``template_desc-brain_mask.nii.gz`` are looked for, as prepared
@@ -247,13 +261,15 @@ def read_template(
         mask: the template's brain mask instead.
         labels: name to label map; by default the maps that lie beside the template: ``template_dseg.nii.gz`` as
             ``tissue`` and ``template_desc-roi_dseg.nii.gz`` as ``roi``.
+        models_dir: where a template is looked for when ``dataset_dir`` has none, such as the ``models`` of a bundle
+            that MONAI Label serves.
 
     Raises:
         RegistrationError: if there is no template.
         GeometryError: if a file cannot be read.
     """
     if not image or not mask:
-        found = find_template(dataset_dir)
+        found = find_template(dataset_dir, models_dir)
         labels = found.labels if labels is None and not image else labels
         image, mask = image or found.image, mask or found.mask
     return TemplateSpace.read(image, mask, labels)

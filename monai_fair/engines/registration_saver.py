@@ -14,14 +14,8 @@ from torch import Tensor
 from monai_fair.data.artifacts import atomic_path, fingerprint, read_json, read_tensors, write_json, write_tensors
 from monai_fair.engines.code_table import write_codes
 from monai_fair.engines.registration_evaluator import RegistrationEvaluator
-from monai_fair.engines.registration_files import (
-    SubjectTruth,
-    TemplateSpace,
-    check_exports,
-    measures,
-    read_or_reason,
-    write_subject,
-)
+from monai_fair.engines.registration_files import TemplateSpace, check_exports, read_or_reason, write_subject
+from monai_fair.engines.registration_outcome import dense_fields, doubt_about, quality_of
 from monai_fair.engines.subject_fit import Deformations
 from monai_fair.errors import ArtifactError, MonaiFairError, RegistrationError
 
@@ -101,7 +95,7 @@ class RegistrationSaver:
         for row in output["failed"]:
             self._write_row(row, {"status": "failed", "reason": row["reason"]})
         if output["pred"] is not None:
-            answers = _answers(output["pred"], engine.network)
+            answers = dense_fields(output["pred"], engine.network)
 
             def save(place: int) -> None:
                 image = output["image"][place].cpu()
@@ -152,18 +146,6 @@ class RegistrationSaver:
         found = read_json(path, _KIND)
         return bool(found["key"] == self.key and found["row"]["status"] == "registered")
 
-    def _doubt(self, quality: Mapping[str, float]) -> str:
-        """Say why an answer does not count, if so."""
-        before = quality["similarity_before"]
-        if before < 0 and self.settings.get("contrast", "same") == "same":
-            return (
-                f"expected an image that is bright where the template is, got a local correlation of {before:.2f} "
-                "before registration; give --contrast any"
-            )
-        if quality["folds"] > self.max_folds:
-            return f"{100 * quality['folds']:.2f} % of the brain folds, more than {100 * self.max_folds:g} %"
-        return ""
-
     def _path(self, row: Mapping[str, Any], name: str) -> Path:
         bare = _bare(row)
         return self.folder / f"sub-{bare}" / f"sub-{bare}_{name}"
@@ -182,18 +164,13 @@ class RegistrationSaver:
         seconds: float,
     ) -> None:
         fields = {name: field[place].cpu() for name, field in answers.items()}
-        finite = all(bool(torch.isfinite(field).all()) for field in fields.values())
-        if not finite:
-            reason = "expected finite displacements, got some that are not: the fit diverged; look at the image"
-            self._write_row(row, {"status": "failed", "reason": reason})
-            return
         truth, reason = read_or_reason(self.truth, _bare(row), self.root, self.space)
         try:
-            quality = self._measures(image, fields, truth)
-        except MonaiFairError as error:  # such as a brain that was moved out of the image
+            quality = quality_of(self.space, image, fields, truth=truth)
+        except MonaiFairError as error:
             self._write_row(row, {"status": "failed", "reason": str(error)})
             return
-        doubt = self._doubt(quality)
+        doubt = doubt_about(quality, contrast=self.settings.get("contrast", "same"), max_folds=self.max_folds)
         write_subject(
             self._path(row, "").parent,
             _bare(row),
@@ -215,13 +192,6 @@ class RegistrationSaver:
             **quality,
         }
         self._write_row(row, content)
-
-    def _measures(self, image: Tensor, fields: Mapping[str, Tensor], truth: SubjectTruth | None) -> dict[str, float]:
-        quality = measures(self.space, image, fields[""], inverse=fields["inverse"], truth=truth, before=True)
-        if "_codes" in fields:
-            codes = measures(self.space, image, fields["_codes"], inverse=None, truth=truth, before=False)
-            quality |= {f"{name}_codes": value for name, value in codes.items()}
-        return quality
 
 
 def _changes(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -245,14 +215,6 @@ def _check_subjects(datalist: Sequence[Mapping[str, Any]]) -> list[Mapping[str, 
             "keep one in the manifest, or give every scan a subject_id of its own"
         )
     return list(datalist)
-
-
-def _answers(found: Deformations, network: Any) -> dict[str, Tensor]:
-    """Return dense fields: the answer, its inverse, and the answer of the codes alone where that is another one."""
-    fields = {"": found.displacement(network), "inverse": found.inverse(network)}
-    if bool(found.residual.any()):
-        fields["_codes"] = found.without_residual().displacement(network)
-    return fields
 
 
 def _in_threads(function: Callable[[int], None], places: Iterable[int]) -> None:

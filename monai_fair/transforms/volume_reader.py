@@ -20,7 +20,14 @@ class VolumeReader(ImageReader):
     MONAI's ``NibabelReader`` takes a damaged checksum, NaN voxels and a missing affine without a word, and
     ``Orientationd`` needs the affine, which a run on plain tensors (``set_track_meta(False)``) does not keep. As in the
     other readers of this package, ``read`` only takes the path and ``get_data`` loads.
+
+    Args:
+        turn: turn the axes; without it they stay as in the file, for ``Orientationd``, which ``Invertd`` can undo.
     """
+
+    def __init__(self, *, turn: bool = True) -> None:
+        super().__init__()
+        self.turn = turn
 
     def verify_suffix(self, filename: str | Path | Sequence[str | Path]) -> bool:
         """Say yes to any name: another file is an error of this reader, not a case for another one."""
@@ -35,7 +42,8 @@ class VolumeReader(ImageReader):
         """Load the file of :meth:`read`.
 
         Returns:
-            Array of shape ``(D, H, W)``, its axes in the order right, anterior, superior, and MONAI's metadata.
+            Array of shape ``(D, H, W)``, its axes in the order right, anterior, superior unless ``turn`` is false, and
+            MONAI's metadata.
 
         Raises:
             ImageFileError: if there are several files.
@@ -44,7 +52,7 @@ class VolumeReader(ImageReader):
         if len(img) != 1:
             raise ImageFileError(f"expected one volume per item, got {len(img)} files: {', '.join(map(str, img))}")
         volume = read_volume(img[0])
-        array, grid = canonical(volume.array, volume.grid)
+        array, grid = canonical(volume.array, volume.grid) if self.turn else (volume.array, volume.grid)
         meta = {
             MetaKeys.AFFINE: grid.affine.copy(),  # a grid is read-only
             MetaKeys.ORIGINAL_AFFINE: volume.grid.affine.copy(),

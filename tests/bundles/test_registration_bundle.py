@@ -213,6 +213,62 @@ def test_inference_stands_alone(registration: Any, fitted: Path, evaluated: Path
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def written(registration: Any, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One subject in each batch, as a server does it."""
+    options = {"splits": "test", "exports": ["labels"], "report": False, "batch_size": 1}
+    return registration.infer(tmp_path_factory.mktemp("written"), fitted / "model.pt", **options)
+
+
+@pytest.mark.parametrize("label_map", ["tissue", "roi"])
+@pytest.mark.parametrize("axes", ["RAS", "PIR", "LSA"])
+def test_what_servers_run_gives_the_labels_of_inference_on_the_image(
+    registration: Any, fitted: Path, written: Path, tmp_path: Path, axes: str, label_map: str
+) -> None:
+    """Preprocessing, inferer and postprocessing of the config, as MONAI Label calls them, on a file with other axes."""
+    subject = rows_of(registration, "test")[0]
+    scan = nib.load(image_of(registration.cohort, subject))
+    turned = reoriented(scan, axes)
+    nib.save(turned, tmp_path / "scan.nii.gz")
+    options = {"ckpt_path": str(fitted / "model.pt"), "inferer#label_map": label_map}
+    parser = registration.workflow("inference", output=tmp_path / "out", **options).parser
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(fitted / "model.pt", weights_only=True), strict=True)
+    data = parser.get_parsed_content("preprocessing")({"image": str(tmp_path / "scan.nii.gz")})
+    data["pred"] = parser.get_parsed_content("inferer")(data["image"][None], network)[0]
+    found = parser.get_parsed_content("postprocessing")(data)["pred"]
+    np.testing.assert_allclose(found.affine, turned.affine)
+    assert found.shape == (1, *turned.shape)
+    name = "dseg" if label_map == "tissue" else "desc-roi_dseg"
+    labels = nib.load(written / subject / f"{subject}_space-T1w_{name}.nii.gz")
+    expected = np.asarray(reoriented(labels, axes).dataobj)
+    assert len(np.unique(expected)) > 3
+    np.testing.assert_array_equal(found[0], expected)
+
+
+def reoriented(image: Any, axes: str) -> Any:
+    """The same voxels in the same places, stored in another order."""
+    wanted = nib.orientations.axcodes2ornt(tuple(axes))
+    turn = nib.orientations.ornt_transform(nib.orientations.io_orientation(image.affine), wanted)
+    return image.as_reoriented(turn)
+
+
+def test_a_bundle_brings_its_own_template(registration: Any, fitted: Path, written: Path, tmp_path: Path) -> None:
+    """As one that is served does: beside the model, where the images have none."""
+    root = tmp_path / "packed"
+    shutil.copytree(registration.root, root)
+    (root / "models").mkdir()
+    for path in (registration.cohort / TRUTH).glob("template_*.nii.gz"):
+        shutil.copy(path, root / "models")
+    subject = rows_of(registration, "test")[0]
+    shutil.copy(image_of(registration.cohort, subject), tmp_path / "scan.nii.gz")
+    (tmp_path / "manifest.csv").write_text(f"subject_id,image\n{subject.removeprefix('sub-')},scan.nii.gz\n")
+    options = {"dataset_dir": str(tmp_path), "bundle_root": str(root), "exports": ["labels"], "report": False}
+    registration.infer(tmp_path / "out", fitted / "model.pt", **options)
+    name = f"{subject}/{subject}_space-T1w_dseg.nii.gz"
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / name).array, read_labels(written / name).array)
+
+
 def test_options_reach_the_fit_of_new_subjects(registration: Any, fitted: Path, tmp_path: Path) -> None:
     output = registration.infer(
         tmp_path, fitted / "model.pt", residual_levels=[], exports=["field"], splits="test", report=False
@@ -394,7 +450,7 @@ def test_the_command_ends_with_a_message_and_a_status(registration: Any, fitted:
     command += [text for name, value in given.items() for text in (f"--{name}", value)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1
-    places = f"{tmp_path} or {tmp_path / TRUTH}"
+    places = f"{tmp_path} or {tmp_path / TRUTH} or models"
     assert f"template: expected template_T1w.nii.gz in {places}, found none; give template and template_mask" in (
         done.stderr
     )

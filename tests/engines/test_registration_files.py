@@ -48,6 +48,20 @@ def test_the_template_of_a_dataset_is_found_with_its_labels(brain: Any, tmp_path
     assert sorted(read_template(tmp_path).labels) == ["roi"]
 
 
+def test_the_template_beside_a_model_is_found_when_the_dataset_has_none(brain: Any, tmp_path: Path) -> None:
+    models = brain.write_template(tmp_path / "models")
+    space = read_template(tmp_path / "data", models_dir=models)
+    assert space.source == str(models / "template_T1w.nii.gz")
+    assert list(space.labels) == ["tissue", "roi"]
+    assert space.label_sources["roi"] == str(models / "template_desc-roi_dseg.nii.gz")
+    near = brain.write_template(tmp_path / "data")
+    assert read_template(tmp_path / "data", models_dir=models).source == str(near / "template_T1w.nii.gz")
+    with pytest.raises(RegistrationError) as caught:
+        read_template(tmp_path / "none", models_dir=tmp_path)
+    none = tmp_path / "none"
+    assert f"in {none} or {none}/derivatives/truth or {tmp_path}, found none" in str(caught.value)
+
+
 def test_a_template_of_one_s_own(brain: Any, folder: Path) -> None:
     image, mask = folder / "template_T1w.nii.gz", folder / "template_desc-brain_mask.nii.gz"
     space = read_template("/none", image=image, mask=mask)

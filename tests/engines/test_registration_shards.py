@@ -300,12 +300,12 @@ def test_every_value_that_a_user_may_give_reaches_the_shards(cohort: Path, tmp_p
         [str(CONFIGS / name) for name in [*names, "shards.yaml"]],
         workflow_type=None,
         logging_file=False,
-        **{**options(cohort, tmp_path), "iterations": 7, "network_def#width": 12, "overrides": {"inferer#thinning": 1}},
+        **{**options(cohort, tmp_path), "iterations": 7, "network_def#width": 12, "overrides": {"fit#thinning": 1}},
     )
     workflow.initialize()
     given = workflow.parser.get_parsed_content("registration#overrides")
-    assert set(given) == (knobs | network) - {"shard", "report"} | {"inferer#thinning"}
-    assert (given["iterations"], given["network_def#width"], given["inferer#thinning"]) == (7, 12, 1)
+    assert set(given) == (knobs | network) - {"shard", "report"} | {"fit#thinning"}
+    assert (given["iterations"], given["network_def#width"], given["fit#thinning"]) == (7, 12, 1)
     assert given["device"] is given["amp"] is None  # of the shard's machine, not of this one
     assert (given["splits"], given["truth"] is None) == ((None, True) if len(names) == 1 else ("test", False))
 

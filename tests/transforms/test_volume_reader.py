@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.transforms import LoadImage
+from monai.transforms import LoadImage, Orientation
 
 from monai_fair.errors import GeometryError, ImageFileError
 from monai_fair.transforms import VolumeReader
@@ -41,6 +41,20 @@ def test_every_order_of_axes_gives_the_same_image(tmp_path: Path, axes: str, suf
     assert image.dtype == torch.float32
     np.testing.assert_array_equal(image, ARRAY[np.newaxis])
     np.testing.assert_allclose(image.affine, AFFINE)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SAL"])
+def test_axes_that_stay_can_be_turned_and_turned_back(tmp_path: Path, axes: str) -> None:
+    path = write(tmp_path / "a.nii.gz", axes)
+    stored = nib.load(path)
+    reader = VolumeReader(turn=False)
+    image = LoadImage(reader=reader, image_only=True, ensure_channel_first=True)(str(path))
+    np.testing.assert_array_equal(image[0], stored.get_fdata())
+    np.testing.assert_allclose(image.affine, stored.affine)
+    turn = Orientation(axcodes="RAS", labels=None)
+    turned = turn(image)
+    np.testing.assert_array_equal(turned[0], ARRAY)
+    np.testing.assert_array_equal(turn.inverse(turned)[0], stored.get_fdata())
 
 
 def test_it_is_turned_without_metadata_too(tmp_path: Path) -> None:
