@@ -93,12 +93,13 @@ class MarginalInferer(Inferer):
         Args:
             inputs: images.
             network: a :class:`FairREAD` in ``eval()``, wrapped or not.
-            args: the attributes, shape ``(B, A)``.
+            args: the attributes, shape ``(B, A)``; nothing where none is known of anybody.
             kwargs: none are used.
         """
-        (attributes,) = args
         bare: nn.Module = unwrapped(network)
         if not isinstance(bare, FairREAD):
             raise MonaiFairError(f"MarginalInferer: expected a FairREAD network, got {type(bare).__name__}")
+        (attributes,) = args or (self.combinations.new_full((len(inputs), self.combinations.shape[1]), torch.nan),)
+        attributes = attributes.to(inputs.device)
         combinations, weights = self.combinations.to(attributes), self.weights.to(attributes)
         return marginal_probabilities(bare, inputs, attributes, combinations, weights, told=self.told)

@@ -240,17 +240,18 @@ def test_the_deformation_takes_and_gives_what_the_metadata_say(registration: Any
 
 
 def test_registration_takes_and_gives_what_the_metadata_say(registration: Any, fitted: Path, tmp_path: Path) -> None:
-    """From an image to a field it takes the inferer too, so MONAI's check of the network alone cannot be used."""
+    """From an image to labels it takes the inferer too, so MONAI's check of the network alone cannot be used."""
     formats = json.loads((registration.configs / "metadata.json").read_text())["network_data_format"]
     image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
     parser = registration.workflow("inference", output=tmp_path, ckpt_path=str(fitted / "model.pt")).parser
-    batch = parser.get_parsed_content("dataset")[0]["image"][None]
-    network = parser.get_parsed_content("network")
-    found = parser.get_parsed_content("inferer")(batch, network).displacement(network)
-    assert image["num_channels"] == len(batch)
+    batch = parser.get_parsed_content("dataset")[0]["image"][None, None]
+    inferer, network = (parser.get_parsed_content(name) for name in ("inferer", "network"))
+    found = inferer(batch, network)
+    assert image["num_channels"] == batch.shape[1]
     assert (str(batch.dtype), str(found.dtype)) == (f"torch.{image['dtype']}", f"torch.{pred['dtype']}")
-    assert found.shape == (1, pred["num_channels"], *batch.shape[1:])
-    assert pred["value_range"][0] < float(found.min()) < float(found.max()) < pred["value_range"][1]
+    assert found.shape == (1, pred["num_channels"], *batch.shape[2:])
+    assert pred["value_range"] == [int(found.min()), int(found.max())]
+    assert {str(value) for value in inferer.values} == set(pred["channel_def"])
 
 
 # TorchScript is deprecated in torch, and is what MONAI's ckpt_export writes.
