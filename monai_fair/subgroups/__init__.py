@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from monai_fair.subgroups.labelwise_mixture import LabelwiseMixture
     from monai_fair.subgroups.local_mixture import LocalMixture
     from monai_fair.subgroups.mixture import ErrorAwareMixture
+    from monai_fair.subgroups.new_subjects import assign_files, assign_subjects, read_discovered
     from monai_fair.subgroups.nuisances import Nuisances, read_nuisances, without_nuisances
     from monai_fair.subgroups.regions import Regions, read_regions, regional_volumes
     from monai_fair.subgroups.representations import Representation, code_rows, embedding_rows
     from monai_fair.subgroups.selection import Selection, select_components
+    from monai_fair.subgroups.subgroup_model import SubgroupModel, read_subgroup_model
 
 __all__ = [
     "Association",
@@ -39,6 +41,9 @@ __all__ = [
     "SampledCode",
     "SampledCodes",
     "Selection",
+    "SubgroupModel",
+    "assign_files",
+    "assign_subjects",
     "attribute_associations",
     "average_precision",
     "block_positions",
@@ -53,8 +58,10 @@ __all__ = [
     "label_association",
     "log_jacobian_blocks",
     "precision_at",
+    "read_discovered",
     "read_nuisances",
     "read_regions",
+    "read_subgroup_model",
     "regional_volumes",
     "sample_codes",
     "select_components",
@@ -77,6 +84,9 @@ _LAZY = {
     "SampledCode": "code_sampling",
     "SampledCodes": "code_sampling",
     "Selection": "selection",
+    "SubgroupModel": "subgroup_model",
+    "assign_files": "new_subjects",
+    "assign_subjects": "new_subjects",
     "attribute_associations": "associations",
     "average_precision": "agreement",
     "block_positions": "block_maps",
@@ -91,8 +101,10 @@ _LAZY = {
     "label_association": "associations",
     "log_jacobian_blocks": "block_maps",
     "precision_at": "agreement",
+    "read_discovered": "new_subjects",
     "read_nuisances": "nuisances",
     "read_regions": "regions",
+    "read_subgroup_model": "subgroup_model",
     "regional_volumes": "regions",
     "sample_codes": "code_sampling",
     "select_components": "selection",

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
+from monai_fair.subgroups.assignment import MixtureAssignment
 from monai_fair.subgroups.local_mixture import LocalMixture
 from monai_fair.subgroups.mixture import ErrorAwareMixture
 from monai_fair.subgroups.selection import select_components
@@ -32,7 +33,8 @@ class CandidateFit:
         p: how surprising the finding would be in one population; NaN where nothing could be tested.
         valley_p: that of the valley alone.
         stability: mean adjusted Rand index of pairs of fits to resamples of the rows; NaN for a single subgroup.
-        assign: takes rows, shape ``(n, d)``, to responsibilities, shape ``(n, n_components)``.
+        assign: takes rows, shape ``(n, d)``, to responsibilities, shape ``(n, n_components)``;
+            one of :data:`~monai_fair.subgroups.assignment.ASSIGNMENTS` where something was found.
         reason: why there is nothing to claim, whatever p and stability are.
         column: of the place, for ``local``.
     """
@@ -71,7 +73,7 @@ def fit_local(
     for _ in range(n_resamples):
         again = LocalMixture(positions, radius=radius, null_draws=0, random_state=int(random.integers(2**31)))
         labels.append(again.fit(x[random.choice(len(x), part, replace=False)]).predict(x))
-    return CandidateFit(2, max(model.p_, valley), valley, _agreement(labels), model.predict_proba, "", model.place_)
+    return CandidateFit(2, max(model.p_, valley), valley, _agreement(labels), model.assignment(), "", model.place_)
 
 
 def fit_mixture(
@@ -119,7 +121,9 @@ def fit_mixture(
         1.0 if single else float(found["valley_p"]),
         float(found["valley_p"]),
         float("nan") if single else float(found["stability"]),
-        lambda rows: fitted.predict_proba(components.transform(rows) / unit),
+        MixtureAssignment(
+            components.mean_, components.components_, float(unit), fitted.weights_, fitted.means_, fitted.covariances_
+        ),
         "no number of clouds above one is stable and has valleys between them" if single else "",
     )
 

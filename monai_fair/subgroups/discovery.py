@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from monai_fair.errors import MonaiFairError, raise_problems
 from monai_fair.multiplicity import holm
+from monai_fair.subgroups.assignment import Assignment, OrderedAssignment, sizes_of, subgroup_names
 from monai_fair.subgroups.candidate_fits import CandidateFit, fit_local, fit_mixture, nothing_to_fit
 from monai_fair.subgroups.representations import Representation
 
@@ -66,6 +67,7 @@ class Discovery:
         column: the one around which its subgroups differ, for ``local``.
         place: where that is, in the unit of the positions, shape ``(3,)``.
         radius: of that place.
+        assignment: from rows of the claimed representation to membership; ``None`` when nothing is claimed.
     """
 
     subject_ids: list[str]
@@ -76,11 +78,12 @@ class Discovery:
     column: int | None
     place: FloatArray | None
     radius: float
+    assignment: OrderedAssignment | None = None
 
     @property
     def names(self) -> list[str]:
         """Names of the subgroups, ``S1`` for the largest."""
-        return [f"S{number}" for number in range(1, self.membership.shape[1] + 1)]
+        return subgroup_names(self.membership.shape[1])
 
     @property
     def subgroup(self) -> list[str]:
@@ -172,9 +175,8 @@ def discover(
         return Discovery(subjects, fitted, np.ones((len(subjects), 1)), candidates, None, None, None, radius)
     rows, fit = pairs[chosen][0], fits[chosen]
     place = None if fit.column is None else np.asarray(places[rows.kind])[fit.column]
-    return Discovery(
-        subjects, fitted, _membership(rows, fit, subjects, fitted), candidates, chosen, fit.column, place, radius
-    )
+    membership, assignment = _membership(rows, fit, subjects, fitted)
+    return Discovery(subjects, fitted, membership, candidates, chosen, fit.column, place, radius, assignment)
 
 
 def _judge(
@@ -191,7 +193,7 @@ def _judge(
     chosen, reasons = _choose(fits, adjusted, alpha, min_stability, floor=floor)
     candidates = tuple(
         Candidate(rows.kind, method, fit.n_components, fit.p, float(p), fit.valley_p, fit.stability,
-                  tuple(sorted(_sizes(fit.assign(rows.of(fitted_on))).tolist(), reverse=True)), reason)
+                  tuple(sorted(sizes_of(fit.assign(rows.of(fitted_on))).tolist(), reverse=True)), reason)
         for (rows, method), fit, p, reason in zip(pairs, fits, adjusted, reasons, strict=True)
     )  # fmt: skip
     return candidates, chosen
@@ -203,18 +205,18 @@ def _fit(x: FloatArray, look: Callable[..., CandidateFit], positions: FloatArray
     return look(x) if positions is None else look(x, np.asarray(positions))
 
 
-def _membership(rows: Representation, fit: CandidateFit, subjects: Sequence[str], fitted: BoolArray) -> FloatArray:
-    """Return responsibilities of all subjects, subgroups by falling size among the fitted rows."""
+def _membership(
+    rows: Representation, fit: CandidateFit, subjects: Sequence[str], fitted: BoolArray
+) -> tuple[FloatArray, OrderedAssignment | None]:
+    """Return responsibilities of all subjects, subgroups by falling size among the fitted rows, and what gives them."""
     membership = np.empty((len(subjects), fit.n_components))
     # apart, because a product of more rows may round the last bits of the fitted ones another way
     for part in (fitted, ~fitted):
         if part.any():
             membership[part] = fit.assign(rows.of(np.asarray(subjects)[part].tolist()))
-    return membership[:, np.argsort(-_sizes(membership[fitted]), kind="stable")]
-
-
-def _sizes(membership: FloatArray) -> npt.NDArray[np.int64]:
-    return np.bincount(membership.argmax(axis=1), minlength=membership.shape[1])
+    order = np.argsort(-sizes_of(membership[fitted]), kind="stable")
+    assignment = OrderedAssignment(fit.assign, order) if isinstance(fit.assign, Assignment) else None
+    return membership[:, order], assignment
 
 
 def _choose(

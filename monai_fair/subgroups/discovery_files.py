@@ -2,7 +2,8 @@
 
 ``subgroups.csv`` has a row per registered subject: ``subject_id, split, fitted, subgroup`` and a probability per
 subgroup. ``discovery.json`` says how they were found, how sure that is, and what goes along with them. ``maps`` holds
-what sets each of them apart on the template.
+what sets each of them apart on the template. ``subgroup_model.safetensors``, written where something is claimed, gives
+new subjects the same subgroups.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,10 @@ from monai_fair.subgroups.discovery_inputs import (
 )
 from monai_fair.subgroups.discovery_record import associations, finding, membership_table, place_record
 from monai_fair.subgroups.discovery_settings import FIT_SPLITS, DiscoverySettings
+from monai_fair.subgroups.new_subjects import mask_sha256, registration_settings
 from monai_fair.subgroups.registered_rows import LOG_JACOBIAN, Cohort
 from monai_fair.subgroups.subgroup_maps import subgroup_maps
+from monai_fair.subgroups.subgroup_model import SUBGROUP_MODEL, SubgroupModel, write_subgroup_model
 
 _KIND = "discovery"
 
@@ -119,7 +122,8 @@ def discover_files(
     rows, found = _look(
         cohort, settings, root=root, mask=mask, embeddings=embeddings, regions=regions, num_workers=num_workers
     )
-    return _write(folder, cohort, settings, inputs, rows, found, num_workers)
+    model = _model(cohort, settings, rows, found, mask=mask, regions=regions, key=_key(settings, inputs))
+    return _write(folder, cohort, settings, inputs, rows, found, model, num_workers)
 
 
 def _look(
@@ -158,6 +162,37 @@ def _look(
     return rows, found
 
 
+def _key(settings: DiscoverySettings, inputs: Mapping[str, str]) -> str:
+    return fingerprint([settings.record(), inputs])
+
+
+def _model(
+    cohort: Cohort,
+    settings: DiscoverySettings,
+    rows: CohortRows,
+    found: Discovery,
+    *,
+    mask: Path | None,
+    regions: str | Path | None,
+    key: str,
+) -> SubgroupModel | None:
+    """Return what gives new subjects the subgroups that are claimed, if there are any."""
+    if found.chosen is None or found.assignment is None:
+        return None
+    kind = found.candidates[found.chosen].representation
+    return SubgroupModel(
+        assignment=found.assignment,
+        rule=rows.rules[kind],
+        nuisances=rows.nuisances.names,
+        categories=rows.nuisances.categories,
+        block_mm=settings.block_mm,
+        template_mask_sha256=mask_sha256(mask, kind),
+        regions_sha256=sha256(regions) if regions and kind == "regional_volumes" else "",
+        registration=registration_settings(cohort.folder),
+        key=key,
+    )
+
+
 def _write(
     folder: Path,
     cohort: Cohort,
@@ -165,16 +200,18 @@ def _write(
     inputs: Mapping[str, str],
     rows: CohortRows,
     found: Discovery,
+    model: SubgroupModel | None,
     num_workers: int,
 ) -> Path:
-    """Write table, maps and, last, the record that says the folder is finished; return the path of the table."""
+    """Write table, model, maps and, last, the record that says the folder is finished; return the path of the table."""
     compared = associations(cohort, found, settings.attributes, settings.seed)
     table = write_table(folder / "subgroups.csv", membership_table(cohort, found))
     record = {
-        "key": fingerprint([settings.record(), inputs]),
+        "key": _key(settings, inputs),
         "settings": settings.record(),
         "inputs": inputs,
         "subgroups_sha256": sha256(table),
+        "model_sha256": None if model is None else sha256(write_subgroup_model(folder / SUBGROUP_MODEL, model)),
         **finding(cohort, found, settings.alpha),
         "nuisances": rows.nuisances.record(),
         "place": place_record(found, rows),
@@ -222,5 +259,8 @@ def _is_finished(folder: Path, own: Mapping[str, Mapping[str, Any]]) -> bool:
             f"{path}: made with other settings or inputs ({'; '.join(changes)}); choose another folder or remove it"
         )
     maps = [folder / file for file in saved["maps"].values()]
-    whole = table.is_file() and sha256(table) == saved["subgroups_sha256"]
+    # a folder of before has no model
+    own_files = [(table, saved["subgroups_sha256"])]
+    own_files += [(folder / SUBGROUP_MODEL, saved.get("model_sha256"))] if saved["claimed"] else []
+    whole = all(file.is_file() and sha256(file) == digest for file, digest in own_files)
     return whole and all(file.is_file() for file in maps)

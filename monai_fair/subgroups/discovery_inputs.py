@@ -1,11 +1,12 @@
 """What a discovery reads: the subjects of a manifest that are registered, and their rows of numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from monai_fair.data import read_manifest, recorded_num_classes, sha256
 from monai_fair.data.artifacts import fingerprint
@@ -13,10 +14,11 @@ from monai_fair.data.tables import read_table
 from monai_fair.data.templates import find_template
 from monai_fair.errors import ArtifactError, ManifestError, RegistrationError, raise_problems
 from monai_fair.geometry import Grid
-from monai_fair.subgroups.nuisances import Nuisances, read_nuisances, without_nuisances
+from monai_fair.subgroups.nuisances import Nuisances, read_nuisances
 from monai_fair.subgroups.regions import region_table
 from monai_fair.subgroups.registered_rows import ON_TEMPLATE, Cohort, RowReader, image_paths
 from monai_fair.subgroups.representations import Representation, is_features
+from monai_fair.subgroups.row_rules import RowRule, fit_rule
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -25,7 +27,6 @@ _TOLD = (
     "embeddings: features of a classifier tell the labels of rows it was trained on; where these are fitted, "
     "subgroups may be labels"
 )
-_NUMBERS = {"log_jacobian": "block means", "regional_volumes": "volumes"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class CohortRows:
         notes: what a reader should know of the numbers.
         nuisances: what was taken out of all of them.
         region_names: of the columns of ``regional_volumes``.
+        rules: kind to how its numbers became rows.
     """
 
     representations: list[Representation]
@@ -47,6 +49,7 @@ class CohortRows:
     notes: list[str]
     nuisances: Nuisances
     region_names: Sequence[str]
+    rules: dict[str, RowRule] = field(default_factory=dict)
 
 
 def read_cohort(registered: str | Path, manifest: str | Path) -> Cohort:
@@ -60,6 +63,35 @@ def read_cohort(registered: str | Path, manifest: str | Path) -> Cohort:
         RegistrationError: if the folder is of no registration.
         ManifestError: if the manifest has no split, several rows of a subject, or no registered subject.
     """
+    cohort, rows = _registered(registered, manifest)
+    problems = [] if "split" in rows else ["expected a column 'split' (train, val, test), found none; add it"]
+    problems += _several(rows)
+    if len(cohort.failed) == rows["subject_id"].nunique():
+        problems.append(
+            f"expected subjects that are registered in {cohort.folder}, got none of {len(cohort.failed)}; check the ids"
+        )
+    raise_problems(ManifestError, manifest, problems)
+    return cohort
+
+
+def read_new_subjects(registered: str | Path, manifest: str | Path) -> Cohort:
+    """Read which subjects of a manifest are registered, where no fit is to be made: there may be none, and no split.
+
+    Args:
+        registered: see :func:`read_cohort`.
+        manifest: as well.
+
+    Raises:
+        RegistrationError: see :func:`read_cohort`.
+        ManifestError: if a subject has several rows.
+    """
+    cohort, rows = _registered(registered, manifest)
+    raise_problems(ManifestError, manifest, _several(rows))
+    return cohort
+
+
+def _registered(registered: str | Path, manifest: str | Path) -> tuple[Cohort, pd.DataFrame]:
+    """Return the registered subjects of a manifest, and all its rows."""
     folder = Path(registered)
     checked = read_manifest(manifest, num_classes=recorded_num_classes(manifest) or 2, labelled=False)
     table = checked.table
@@ -73,21 +105,22 @@ def read_cohort(registered: str | Path, manifest: str | Path) -> Cohort:
         RegistrationError, folder / "registration.csv", [f"expected a column '{name}', found none" for name in absent]
     )
     status = dict(zip(found["subject_id"], zip(found["status"], found["reason"], strict=True), strict=True))
-    problems = [] if "split" in table else ["expected a column 'split' (train, val, test), found none; add it"]
-    several = sorted(set(table.loc[table["subject_id"].duplicated(), "subject_id"]))
-    if several:
-        shown = ", ".join(several[:_SHOWN]) + (", ..." if len(several) > _SHOWN else "")
-        problems.append(f"expected one row for each subject, {len(several)} have more: {shown}; keep one")
     failed = {
         subject: status.get(subject, ("", "not in registration.csv"))[1] or "failed"
         for subject in table["subject_id"]
         if status.get(subject, ("", ""))[0] != "registered"
     }
-    if len(failed) == table["subject_id"].nunique():
-        problems.append(f"expected subjects that are registered in {folder}, got none of {len(failed)}; check the ids")
-    raise_problems(ManifestError, manifest, problems)
     kept = table[~table["subject_id"].isin(list(failed))].reset_index(drop=True)
-    return Cohort(kept, checked.attributes, checked.num_classes, failed, folder)
+    return Cohort(kept, checked.attributes, checked.num_classes, failed, folder), table
+
+
+def _several(rows: pd.DataFrame) -> list[str]:
+    """Say which subjects have more than one row."""
+    several = sorted(set(rows.loc[rows["subject_id"].duplicated(), "subject_id"]))
+    if not several:
+        return []
+    shown = ", ".join(several[:_SHOWN]) + (", ..." if len(several) > _SHOWN else "")
+    return [f"expected one row for each subject, {len(several)} have more: {shown}; keep one"]
 
 
 def input_hashes(
@@ -183,38 +216,13 @@ def read_representations(
     found = CohortRows([], {}, None if mask is None else reader.brain[1], [], recorded, region_names)
     for name in names:
         rows, positions = reader.rows(name)
-        values, notes = _filled(rows, fitted)
-        values, size = _size(name, values)
-        effects = recorded.values if keep_scale else np.hstack([size, recorded.values])
-        if effects.shape[1]:
-            values = without_nuisances(values, effects, fitted)
+        rule, notes = fit_rule(rows, recorded.values, fitted, keep_scale=keep_scale)
+        values = rule.rows(rows.values, recorded.values)
         found.representations.append(Representation(name, cohort.subjects, values))
+        found.rules[name] = rule
         found.notes.extend(notes)
         if positions is not None:
             found.positions[name] = positions
     if embeddings and is_features(embeddings) and "train" in fit_splits:
         found.notes.append(_TOLD)
     return found
-
-
-def _filled(rows: Representation, fitted: BoolArray) -> tuple[FloatArray, list[str]]:
-    """Give what is undefined the mean of the fitted subjects, and say how much that was."""
-    values, undefined = rows.values, np.isnan(rows.values)
-    if rows.kind not in _NUMBERS or not undefined.any():
-        return values, []
-    known = np.where(undefined, 0.0, values)[fitted].sum(axis=0) / np.maximum((~undefined[fitted]).sum(axis=0), 1)
-    note = (
-        f"{rows.kind}: {int(undefined.sum())} of {undefined.size} {_NUMBERS[rows.kind]} are undefined, in "
-        f"{int(undefined.any(axis=1).sum())} subjects, and took the mean of the fitted subjects"
-    )
-    note += ", or 0 where none of them has a value" if undefined[fitted].all(axis=0).any() else ""
-    return np.where(undefined, known, values), [note]
-
-
-def _size(name: str, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the rows, and apart from them the log of the relative size of each brain, if they tell it: one column."""
-    if name == "log_jacobian":
-        return values, values.mean(axis=1, keepdims=True)
-    if name == "regional_volumes":
-        return values[:, :-1], values[:, -1:]
-    return values, np.empty((len(values), 0))

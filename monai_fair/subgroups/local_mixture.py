@@ -20,6 +20,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from monai_fair.errors import MonaiFairError, raise_problems
+from monai_fair.subgroups.assignment import LocalAssignment, shares_of_normals
 from monai_fair.subgroups.pursuit import pursue, pursuit_p
 from monai_fair.subgroups.valleys import valley_p, window_counts
 
@@ -110,11 +111,16 @@ class LocalMixture(ClusterMixin, BaseEstimator):
         """Return the score of each row on the discriminant, shape ``(n,)``; the second subgroup has the larger ones."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.asarray(x[:, self.neighbours_] @ self._axis - self._offset)
+        return self.assignment().scores(x)
 
     def predict_proba(self, X: Any) -> FloatArray:
         """Return the responsibility of both subgroups for each row, shape ``(n, 2)``."""
-        return self._responsibilities(self.decision_function(X))
+        return shares_of_normals(self.decision_function(X), self.weights_, self.means_, self.variance_)
+
+    def assignment(self) -> LocalAssignment:
+        """Return what rows are divided by, as plain arrays."""
+        check_is_fitted(self)
+        return LocalAssignment(self.neighbours_, self._axis, self._offset, self.weights_, self.means_, self.variance_)
 
     def predict(self, X: Any) -> IntArray:
         """Return the subgroup of each row, 0 or 1, shape ``(n,)``."""
@@ -167,13 +173,8 @@ class LocalMixture(ClusterMixin, BaseEstimator):
         order = np.argsort(mixture.means_[:, 0])
         self.weights_, self.means_ = mixture.weights_[order], mixture.means_[order, 0]
         self.variance_ = float(mixture.covariances_[0, 0])
-        return np.asarray(self._responsibilities(scores).argmax(axis=1))
-
-    def _responsibilities(self, scores: FloatArray) -> FloatArray:
-        with np.errstate(divide="ignore"):
-            joint = np.log(self.weights_) - np.square(scores[:, None] - self.means_) / (2 * self.variance_)
-        joint = np.exp(joint - joint.max(axis=1, keepdims=True))
-        return np.asarray(joint / joint.sum(axis=1, keepdims=True))
+        shares = shares_of_normals(scores, self.weights_, self.means_, self.variance_)
+        return np.asarray(shares.argmax(axis=1))
 
     def _check(self, x: FloatArray) -> FloatArray:
         problems = []

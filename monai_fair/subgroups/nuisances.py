@@ -132,16 +132,41 @@ def read_nuisances(table: pd.DataFrame, names: Sequence[str], fitted: BoolArray)
     return Nuisances(tuple(names), tuple(categories), np.hstack(columns))
 
 
-def without_nuisances(values: FloatArray, nuisances: FloatArray, fitted_on: BoolArray) -> FloatArray:
-    """Return rows less what a linear regression on nuisances explains, such as head size, site or age.
+@dataclass(frozen=True, eq=False)
+class LinearEffects:
+    """What a linear regression on nuisances explains of rows.
+
+    Attributes:
+        coefficients: shape ``(d, m)``.
+        intercept: shape ``(d,)``.
+        mean: of the rows that the regression saw, shape ``(d,)``; it is put back.
+    """
+
+    coefficients: FloatArray
+    intercept: FloatArray
+    mean: FloatArray
+
+    def taken_out(self, values: FloatArray, nuisances: FloatArray) -> FloatArray:
+        """Return rows less the effects, shape ``(n, d)``.
+
+        Args:
+            values: shape ``(n, d)``.
+            nuisances: shape ``(n, m)``.
+        """
+        return np.asarray(values - (nuisances @ self.coefficients.T + self.intercept) + self.mean)
+
+    def tensors(self) -> dict[str, FloatArray]:
+        """Return its numbers by name."""
+        return {"coefficients": self.coefficients, "intercept": self.intercept, "mean": self.mean}
+
+
+def linear_effects(values: FloatArray, nuisances: FloatArray, fitted_on: BoolArray) -> LinearEffects:
+    """Return what a linear regression on nuisances, such as head size, site or age, explains of rows.
 
     Args:
         values: shape ``(n, d)``.
         nuisances: shape ``(n, m)``; the mean log Jacobian is the log of relative head size.
         fitted_on: rows that the regression sees, shape ``(n,)``: of training and validation, never of the test part.
-
-    Returns:
-        Residuals with the mean of the fitted rows put back, shape ``(n, d)``.
 
     Raises:
         MonaiFairError: if rows are missing, numbers are not finite, or no more rows than nuisances are fitted on.
@@ -157,7 +182,52 @@ def without_nuisances(values: FloatArray, nuisances: FloatArray, fitted_on: Bool
             f"nuisances: expected more than {nuisances.shape[1] + 1} rows to fit on, got {int(fitted_on.sum())}"
         )
     found = LinearRegression().fit(nuisances[fitted_on], values[fitted_on])
-    return np.asarray(values - found.predict(nuisances) + values[fitted_on].mean(axis=0))
+    return LinearEffects(found.coef_, found.intercept_, values[fitted_on].mean(axis=0))
+
+
+def without_nuisances(values: FloatArray, nuisances: FloatArray, fitted_on: BoolArray) -> FloatArray:
+    """Return rows less what :func:`linear_effects` finds, with the mean of the fitted rows put back, shape ``(n, d)``.
+
+    Args:
+        values: see :func:`linear_effects`, as the others.
+        nuisances: shape ``(n, m)``.
+        fitted_on: shape ``(n,)``.
+
+    Raises:
+        MonaiFairError: as well.
+    """
+    return linear_effects(values, nuisances, fitted_on).taken_out(values, nuisances)
+
+
+def coded_nuisances(
+    table: pd.DataFrame, names: Sequence[str], categories: Sequence[Sequence[str]]
+) -> tuple[FloatArray, list[str]]:
+    """Return recorded columns of new subjects as numbers, coded as those of a fit were.
+
+    Args:
+        table: the columns as text; one that is absent is missing in every row.
+        names: of the columns.
+        categories: of each, as in :class:`Nuisances`.
+
+    Returns:
+        Shape ``(n, m)``, and why a row has none, which is empty for the others; the numbers of such a row are 0.
+    """
+    columns: list[FloatArray] = [np.empty((len(table), 0))]
+    reasons: list[list[str]] = [[] for _ in range(len(table))]
+    for name, levels in zip(names, categories, strict=True):
+        texts = table[name].astype(str) if name in table else pd.Series([""] * len(table))
+        if levels:
+            good = texts.isin(list(levels)).to_numpy()
+            coded = (texts.to_numpy(dtype=object)[:, None] == np.array(levels[1:], dtype=object)).astype(np.float64)
+        else:
+            numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+            good = np.isfinite(numbers)
+            coded = np.where(good, numbers, 0.0)[:, None]
+        columns.append(coded)
+        wanted = f"one of the fitted subjects ({_shown(list(levels))})" if levels else "a number"
+        for place in np.flatnonzero(~good):
+            reasons[place].append(f"nuisance '{name}': expected {wanted}, got '{texts.iloc[place]}'")
+    return np.hstack(columns), ["; ".join(reason) for reason in reasons]
 
 
 def _shown(names: Sequence[str] | pd.Series) -> str:

@@ -12,7 +12,8 @@ from monai_fair.data import sha256
 from monai_fair.data.artifacts import write_tensors
 from monai_fair.errors import ArtifactError
 from monai_fair.subgroups import Representation
-from monai_fair.subgroups.discovery_inputs import _filled, input_hashes, read_cohort, read_representations
+from monai_fair.subgroups.discovery_inputs import input_hashes, read_cohort, read_representations
+from monai_fair.subgroups.row_rules import fit_rule
 
 Cohort = Any  # of conftest, which tests cannot import
 
@@ -114,8 +115,8 @@ def test_intensities_are_bound_to_the_images(registered_cohort: Cohort, tmp_path
 
 def test_a_column_that_no_fitted_subject_has_is_said(registered_cohort: Cohort) -> None:
     rows = Representation("log_jacobian", ["a", "b", "c"], np.array([[1.0, np.nan], [3.0, np.nan], [np.nan, 5.0]]))
-    values, notes = _filled(rows, np.array([True, True, False]))
-    np.testing.assert_array_equal(values, [[1, 0], [3, 0], [2, 5]])
+    rule, notes = fit_rule(rows, np.empty((3, 0)), np.array([True, True, False]), keep_scale=True)
+    np.testing.assert_array_equal(rule.rows(rows.values, np.empty((3, 0))), [[1, 0], [3, 0], [2, 5]])
     assert notes == [
         "log_jacobian: 3 of 6 block means are undefined, in 3 subjects, and took the mean of the fitted subjects, or 0 "
         "where none of them has a value"
