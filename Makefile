@@ -4,6 +4,9 @@ DEMO ?= demo
 SEED ?= 0
 BUNDLE := bundles/brain_mri_fair_classification
 BIN := .venv/bin
+# MONAI Label needs another numpy and Python 3.11 or 3.12
+LABEL_PYTHON ?= $(PYTHON)
+LABEL_BIN := .venv-label/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test clean
@@ -16,11 +19,12 @@ demo: .venv/installed
 	  --bundle_root $(BUNDLE) --dataset_dir $(DEMO)/brain --output_dir $(DEMO)/study --base "['train.yaml','small.yaml']"
 
 # one thread per worker: the cores are already busy with workers
-test: .venv/installed-dev
+test: .venv/installed-dev .venv-label/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -n 2 --dist loadfile tests/label/server
 
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv .venv-label $(DEMO)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; make PYTHON=python3.11')"
@@ -31,4 +35,11 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+.venv-label/installed: pyproject.toml
+	$(LABEL_PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and 'MONAI Label needs Python 3.11 or 3.12; make LABEL_PYTHON=python3.11')"
+	@echo 'Installing MONAI Label into .venv-label; this takes a few minutes more'
+	$(LABEL_PYTHON) -m venv .venv-label
+	$(LABEL_BIN)/python -m pip install --quiet --editable ".[label-dev]"
 	@touch $@

@@ -165,11 +165,13 @@ def main() -> None:
     """Run a verb; an error of the data or the options is one message and exit status 2, without a traceback."""
     from monai_fair.audit_verbs import audit, thresholds
     from monai_fair.data.verbs import bias_labels, check, enlarge_gaps, folds, manifest, rebalance
+    from monai_fair.label.verbs import label_app, pack
     from monai_fair.simulation import (
         simulate_brain_from_options,
         simulate_chest_from_options,
         simulate_skin_from_options,
     )
+    from monai_fair.subgroups.assign_verb import assign
     from monai_fair.subgroups.embed_verb import embed
 
     simulate = {
@@ -178,8 +180,9 @@ def main() -> None:
         "chest": simulate_chest_from_options,
     }
     verbs = {"simulate": simulate, "manifest": manifest, "check": check, "enlarge_gaps": enlarge_gaps, "folds": folds}
-    verbs |= {"prepare": prepare, "embed": embed, "discover": discover, "rebalance": rebalance}
-    verbs |= {"bias_labels": bias_labels, "thresholds": thresholds, "audit": audit}
+    verbs |= {"prepare": prepare, "embed": embed, "discover": discover, "assign": assign}
+    verbs |= {"rebalance": rebalance, "bias_labels": bias_labels, "thresholds": thresholds, "audit": audit}
+    verbs |= {"pack": pack, "label_app": label_app}
     try:
         fire.Fire(verbs, name="monai_fair")
     except MonaiFairError as error:
