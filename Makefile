@@ -21,7 +21,7 @@ demo: .venv/installed
 # one thread per worker: the cores are already busy with workers
 test: .venv/installed-dev .venv-label/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
-	OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -n 2 --dist loadfile tests/label/server
+	OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest -n auto --dist loadfile tests/label/server
 
 clean:
 	rm -rf .venv .venv-label $(DEMO)

@@ -1,7 +1,7 @@
 """Rules by group: the least represented, and the one that the model serves worst."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -54,24 +54,27 @@ def least_represented(table: ImageTable) -> Order:
 def worst_subgroup(table: ImageTable, audit: AuditBounds) -> Order:
     """Order images by the smallest lower bound of a metric of the groups they are in.
 
+    A group of which the audit has too few cases for a bound may be served as badly as can be: its bound counts as 0,
+    or labels that would tell were never asked for.
+
     Args:
         table: the images.
-        audit: what was measured of the groups.
+        audit: what was measured of the groups, from 0 to 1.
 
     Raises:
-        LabelError: if the audit tells a lower bound of no group of the table.
+        LabelError: if the audit knows no group of the table.
     """
     _need_groups(table, "worst_subgroup")
     metric, found = audit.metric, [audit.groups.get(groups.name, {}) for groups in table.groups]
     lows = [
-        np.array([measured[name].low if name in measured else math.nan for name in groups.names], np.float64)
+        np.array([_bound(measured[name]) if name in measured else math.nan for name in groups.names], np.float64)
         for groups, measured in zip(table.groups, found, strict=True)
     ]
     if not any(np.isfinite(low).any() for low in lows):
         raise LabelError(
-            f"worst_subgroup: expected a lower bound of {metric} of at least one group of "
-            f"{', '.join(groups.name for groups in table.groups)}, the audit has none{_left_out(found, metric)}; audit "
-            "the model by these attributes, on more cases"
+            f"worst_subgroup: expected {metric} of at least one group of "
+            f"{', '.join(groups.name for groups in table.groups)}, the audit has none; audit the model by these "
+            "attributes"
         )
     keys, where = _keys_of_groups(table, [np.where(np.isnan(low), np.inf, low) for low in lows])
 
@@ -83,15 +86,11 @@ def worst_subgroup(table: ImageTable, audit: AuditBounds) -> Order:
         own = int(groups.best[row])
         bound, name = measured[groups.names[own]], f"{groups.name}={groups.names[own]}"
         every = np.concatenate(lows)
-        lower, count = int((every < bound.low).sum()), int(np.isfinite(every).sum())
+        lower, count = int((every < _bound(bound)).sum()), int(np.isfinite(every).sum())
         extent = "the smallest" if not lower else "the smallest with images to label"
-        measure = f"{metric} ({bound.target})" if bound.target else metric
-        sentence = (
-            f"{measure} of {name} is {bound.value:.3f}, its lower bound {bound.low:.3f} (n = {bound.n}) {extent} of "
-            f"{_groups(count)}"
-        )
+        sentence = f"{_measured(metric, name, bound)} {extent} of {_groups(count)}"
         sentence += f"; of {lower} lower {'one' if lower == 1 else 'ones'} no image is free" if lower else ""
-        return sentence + _left_out(found, metric) + _surely(groups, row) + _not_known(table, candidates), name
+        return sentence + _surely(groups, row) + _not_known(table, candidates), name
 
     return Order(keys, explain)
 
@@ -145,14 +144,16 @@ def _not_known(table: ImageTable, candidates: BoolArray) -> str:
     return "".join(f"; {text}" for text in told)
 
 
-def _left_out(found: Sequence[Mapping[str, Bound]], metric: str) -> str:
-    told = [
-        f"{name} ({bound.reason or 'no interval'})"
-        for measured in found
-        for name, bound in measured.items()
-        if math.isnan(bound.low)
-    ]
-    return f"; {metric} has no lower bound in {', '.join(told)}" if told else ""
+def _bound(bound: Bound) -> float:
+    return 0.0 if math.isnan(bound.low) else bound.low
+
+
+def _measured(metric: str, name: str, bound: Bound) -> str:
+    measure = f"{metric} ({bound.target})" if bound.target else metric
+    if math.isnan(bound.low):
+        why = bound.reason or "no interval"
+        return f"{measure} of {name} has no lower bound (n = {bound.n}; {why}), which counts as 0,"
+    return f"{measure} of {name} is {bound.value:.3f}, its lower bound {bound.low:.3f} (n = {bound.n})"
 
 
 def _surely(groups: Groups, row: int) -> str:

@@ -163,15 +163,19 @@ def test_the_lower_bound_decides_and_not_the_value() -> None:
     )
 
 
-def test_a_group_without_an_interval_is_left_out_and_said() -> None:
-    site = Groups("site", ("A", "B"), np.array([[1, 0], [0, 1], [1, 0]], float), np.zeros(2))
+def test_a_group_of_too_few_cases_comes_first_and_it_is_said() -> None:
+    """Left out, it would never get the labels that an interval needs."""
+    site = Groups("site", ("A", "B"), np.array([[0, 1], [0, 1], [1, 0]], float), np.zeros(2))
     found = next_of(table("...", sexes("fmm"), site), worst)
-    assert (found.image_id, found.group) == ("b", "site=B")
-    assert "; auc has no lower bound in A (fewer than 10 positives in this group)" in found.reason
-    # without B the female one is next, whatever site A has
-    found = next_of(table(".x.", sexes("fmm"), site), worst)
-    assert (found.image_id, found.group) == ("a", "sex=female")
-    assert "the smallest with images to label of 3 groups; of 1 lower one no image is free" in found.reason
+    assert (found.image_id, found.group) == ("c", "site=A")
+    assert found.reason == (
+        "auc of site=A has no lower bound (n = 3; fewer than 10 positives in this group), which counts as 0, the "
+        "smallest of 4 groups"
+    )
+    # without an image of A, B is next
+    found = next_of(table("..x", sexes("fmm"), site), worst)
+    assert found.group == "site=B"
+    assert "the smallest with images to label of 4 groups; of 1 lower one no image is free" in found.reason
 
 
 def test_images_of_no_audited_group_come_last() -> None:
@@ -182,10 +186,8 @@ def test_images_of_no_audited_group_come_last() -> None:
 
 
 def test_an_audit_of_other_groups_is_an_error() -> None:
-    other = AuditBounds("auc", {"sex": {"female": Bound(0.9, NAN, 3, "one case")}})
-    with pytest.raises(
-        LabelError, match=r"the audit has none; auc has no lower bound in female \(one case\); audit the"
-    ):
+    other = AuditBounds("auc", {"site": {"A": Bound(0.9, 0.8, 30)}})
+    with pytest.raises(LabelError, match="expected auc of at least one group of sex, the audit has none; audit the"):
         next_of(table(".", sexes("f")), lambda images: worst_subgroup(images, other))
 
 

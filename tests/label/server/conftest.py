@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+collect_ignore = ["servers.py", "stock_app.py"]  # no tests, and no examples either
+
 # of MONAI Label and what it imports; see also the mark in each file, which is of a test and not of an import
 FOREIGN = (
     "ignore::DeprecationWarning",
