@@ -2,19 +2,36 @@
 
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from monai_fair import __main__ as cli
 from monai_fair.data import write_predictions
 from monai_fair.data.artifacts import read_json
 
 
-def run(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_apart(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command as it is typed; its imports alone take a second."""
     command = [sys.executable, "-W", "error", "-m", "monai_fair", *map(str, arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def run(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The same in this process."""
+    command, status = ["monai_fair", *map(str, arguments)], 0
+    with redirect_stdout(StringIO()) as said, redirect_stderr(StringIO()) as complained, chdir(folder):
+        try:
+            with mock.patch.object(sys, "argv", command):
+                cli.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return subprocess.CompletedProcess(command, status, said.getvalue(), complained.getvalue())
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -33,7 +50,7 @@ def message(done: subprocess.CompletedProcess[str]) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a simulated cohort in cohort/ and its manifest, made by the command line itself."""
     path = tmp_path_factory.mktemp("cli")
-    simulated = run("simulate", "skin", "cohort", "--n", 120, "--size", 32, "--num_workers", 1, folder=path)
+    simulated = run_apart("simulate", "skin", "cohort", "--n", 120, "--size", 32, "--num_workers", 1, folder=path)
     assert last_line(simulated) == "cohort"
     built = run(
         "manifest", "ham10000", "cohort", "out/manifest.csv", "--split", "cohort/split.csv",
@@ -108,6 +125,11 @@ def test_check_names_every_bad_image(folder: Path) -> None:
 def test_a_data_error_is_one_message_and_status_two(folder: Path, arguments: tuple[str, ...], expected: str) -> None:
     assert message(run(*arguments, folder=folder)) == expected
     assert not (folder / "x.csv").exists()
+
+
+def test_a_process_ends_with_the_message_and_the_status(folder: Path) -> None:
+    done = run_apart("check", "none.csv", "cohort", folder=folder)
+    assert message(done) == "ManifestError: none.csv: expected a CSV file, found none; check the path"
 
 
 def predictions(n: int = 160) -> pd.DataFrame:
@@ -193,16 +215,23 @@ def test_a_threshold_is_never_fitted_on_what_is_audited(tmp_path: Path) -> None:
     assert target["overall"]["cells"]["run"]["tpr@youden"]["value"] is None
 
 
-def loaded(module: str) -> set[str]:
-    program = f"import sys, {module}; print(*sorted(name.partition('.')[0] for name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+HEAVY = "torch", "monai", "ignite", "pandas", "numpy", "matplotlib", "sklearn"
+LOADED = f"""
+import importlib, sys
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+    print(module, *(name for name in {HEAVY} if name in sys.modules))
+"""
 
 
-def test_the_package_itself_loads_nothing_heavy() -> None:
-    assert loaded("monai_fair") & {"torch", "monai", "ignite", "pandas", "numpy", "matplotlib", "sklearn"} == set()
-
-
-@pytest.mark.parametrize("module", ["data", "metrics", "report", "simulation", "__main__"])
-def test_what_an_audit_needs_loads_no_torch(module: str) -> None:
-    assert loaded(f"monai_fair.{module}") & {"torch", "monai", "ignite"} == set()
+def test_the_package_loads_nothing_heavy_and_what_an_audit_needs_no_torch() -> None:
+    """One process imports one after the other: what any of them loads shows in its line and those below it."""
+    modules = [
+        "monai_fair",
+        *(f"monai_fair.{name}" for name in ("data", "metrics", "report", "simulation", "__main__")),
+    ]
+    done = subprocess.run([sys.executable, "-c", LOADED, *modules], capture_output=True, text=True, check=True)
+    loaded = {module: names for module, *names in map(str.split, done.stdout.splitlines())}
+    assert list(loaded) == modules
+    assert loaded["monai_fair"] == []
+    assert {module: names for module, names in loaded.items() if {"torch", "monai", "ignite"} & {*names}} == {}

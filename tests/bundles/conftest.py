@@ -2,10 +2,13 @@
 
 import json
 import logging
+import multiprocessing
 import os
+import runpy
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +28,10 @@ from monai_fair.data import balancing_weights, build_manifest, write_manifest
 from monai_fair.simulation import BrainCohort, simulate_brain, simulate_skin
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
+# what the runs in other processes import
+IMPORTED = ["monai.bundle", "monai.engines", "monai.handlers", "monai.networks.nets", "monai_fair.handlers"]
+IMPORTED += ["monai_fair.engines", "monai_fair.losses", "monai_fair.networks", "monai_fair.transforms"]
+IMPORTED += ["monai_fair.report", "ignite.distributed", "pytest", "monai_fair.simulation"]
 DONE_ELSEWHERE = ("imports", "initialize", "run", "finalize", "_meta_")
 
 
@@ -264,6 +271,25 @@ def fitted(registration: RegistrationBundle, tmp_path_factory: pytest.TempPathFa
         return registration.train(tmp_path_factory.mktemp("fitted"))
 
 
+def expect_success(codes: list[int | None], folder: Path) -> None:
+    """Show what processes wrote into their logs where one of them has failed, or has not ended."""
+    logs = [(folder / f"{rank}.log").read_text() for rank in range(len(codes))]
+    lines = [line for log in logs for line in log.splitlines() if "INFO" not in line]
+    assert codes == [0] * len(codes), "\n".join(lines)[-6000:]
+
+
+def driven(rank: int, folder: Path, variables: dict[str, str]) -> None:
+    """Be one of the processes of :meth:`Processes.drive`."""
+    os.chdir(folder)
+    log = os.open(f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.update(variables)
+    warnings.simplefilter("ignore")
+    sys.argv = ["driver.py", f"{rank}.json"]
+    runpy.run_path("driver.py", run_name="__main__")
+
+
 class Processes:
     """Python processes that wait for each other, as torchrun starts them; none outlives its test."""
 
@@ -281,10 +307,9 @@ class Processes:
     def run(commands: list[list[str]], folder: Path, environments: list[dict[str, str]]) -> None:
         """Run commands side by side in a folder, where each leaves a log, and expect that all succeed."""
         shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        logs = [folder / f"{rank}.log" for rank in range(len(commands))]
         processes = []
-        for command, own, path in zip(commands, environments, logs, strict=True):
-            with path.open("w") as log:
+        for rank, (command, own) in enumerate(zip(commands, environments, strict=True)):
+            with (folder / f"{rank}.log").open("w") as log:
                 call = [sys.executable, *command]
                 processes.append(
                     subprocess.Popen(call, cwd=folder, env=shared | own, stdout=log, stderr=subprocess.STDOUT)
@@ -295,8 +320,7 @@ class Processes:
         finally:
             for process in processes:
                 process.kill()
-        lines = [line for path in logs for line in path.read_text().splitlines() if "INFO" not in line]
-        assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(lines)[-6000:]
+        expect_success([process.returncode for process in processes], folder)
 
     def drive(self, program: str, runs: list[Any], folder: Path) -> None:
         """Run a program in two processes, which finds its runs in ``runs.json``, each with a port to meet at.
@@ -308,7 +332,21 @@ class Processes:
         (folder / "runs.json").write_text(json.dumps(list(zip(ports, runs, strict=True))))
         group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
         environments = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-        self.run([["driver.py", f"{rank}.json"] for rank in range(2)], folder, environments)
+        # the server imports what takes ten seconds, once for all tests of a worker; processes are forked from it
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
+        processes = [
+            context.Process(target=driven, args=(rank, folder, environments[rank]), daemon=True) for rank in range(2)
+        ]
+        for process in processes:
+            process.start()
+        try:
+            for process in processes:
+                process.join(timeout=240)
+        finally:
+            for process in processes:
+                process.kill()
+        expect_success([process.exitcode for process in processes], folder)
 
 
 @pytest.fixture(scope="session")

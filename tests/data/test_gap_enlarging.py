@@ -13,7 +13,7 @@ from scipy.optimize import linprog
 from monai_fair.data import enlarge_gaps
 from monai_fair.errors import MonaiFairError
 
-SETTINGS = settings(deadline=None, max_examples=40, derandomize=True)
+SETTINGS = settings(deadline=None, max_examples=25, derandomize=True)
 Cohort = tuple[np.ndarray, pd.DataFrame]
 
 

@@ -1,12 +1,13 @@
 """From a manifest to one with wanted gaps, its record, and the verb."""
 
-import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
 
+from monai_fair import __main__ as cli
 from monai_fair.data import enlarge_gap_files, enlarged_manifest, read_manifest
 from monai_fair.data.artifacts import read_json, sha256
 from monai_fair.errors import ManifestError
@@ -216,17 +217,19 @@ def test_the_manifest_is_not_overwritten(manifest: Path) -> None:
     assert manifest.read_bytes() == before
 
 
-def verb(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "monai_fair", "enlarge_gaps", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def verb(*arguments: object) -> None:
+    with mock.patch.object(sys, "argv", ["monai_fair", "enlarge_gaps", *map(str, arguments)]):
+        cli.main()
 
 
-def test_the_verb_prints_every_gap_and_ends_with_the_path(manifest: Path) -> None:
+def test_the_verb_prints_every_gap_and_ends_with_the_path(
+    manifest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(manifest.parent)
     gaps = ("--gaps", f"sex:female={29 / 63}", "--prevalence", 50 / 160)
-    done = verb("manifest.csv", "gaps.csv", *gaps, folder=manifest.parent)
-    assert done.returncode == 0, done.stderr
+    verb("manifest.csv", "gaps.csv", *gaps)
     table = pd.read_csv(manifest.parent / "gaps.csv")
-    assert done.stdout.splitlines() == [
+    assert capsys.readouterr().out.splitlines() == [
         f"400 of 500 images kept, of {table['subject_id'].nunique()} of 450 subjects",
         "train, sex: female minus others 0.200 before, 0.460 after (wanted 0.460); n 70 and 90, 0 missing",
         "val, sex: female minus others 0.200 before, 0.460 after (wanted 0.460); n 70 and 90, 0 missing",
@@ -236,16 +239,20 @@ def test_the_verb_prints_every_gap_and_ends_with_the_path(manifest: Path) -> Non
         "gaps.csv",
     ]
     named = ("--out", "same.csv", "--gaps", f"{{'sex': {{'female': {29 / 63}}}}}", "--parts", "train,val,test")
-    done = verb("--manifest", "manifest.csv", *named, *gaps[2:], folder=manifest.parent)
-    assert done.returncode == 0, done.stderr
+    verb("--manifest", "manifest.csv", *named, *gaps[2:])
     assert (manifest.parent / "same.csv").read_bytes() == (manifest.parent / "gaps.csv").read_bytes()
 
 
-def test_a_wrong_gap_is_one_message_and_status_two(manifest: Path) -> None:
-    done = verb("manifest.csv", "gaps.csv", "--gaps", "sex=0.1,sex:female", folder=manifest.parent)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.splitlines() == [
+def test_a_wrong_gap_is_one_message_and_status_two(
+    manifest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(manifest.parent)
+    with pytest.raises(SystemExit) as raised:
+        verb("manifest.csv", "gaps.csv", "--gaps", "sex=0.1,sex:female")
+    assert raised.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
         "MonaiFairError: --gaps: 2 problems",
         "  1. expected attribute:group=gap, such as sex:female=0.16, got 'sex=0.1'",
         "  2. expected attribute:group=gap, such as sex:female=0.16, got 'sex:female'",

@@ -66,7 +66,7 @@ def study() -> Callable[..., None]:
             overrides={"image_size": [20, 24, 20], "max_epochs": 1, "cache_workers": 1},
             jobs=1,
             logging_file=False,
-            **options,
+            **{"audit#resamples": 100, "audit#permutations": 20, **options},
         )
 
     return run_study

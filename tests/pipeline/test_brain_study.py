@@ -27,15 +27,15 @@ def tree(folder: Path) -> dict[str, int]:
 def test_from_a_cohort_to_one_report(tmp_path: Path, study: Any, stages: list[str]) -> None:
     cohort = BrainCohort(correlation=0.6, train_share=0.6, val_share=0.15)
     data = simulate_brain(
-        tmp_path / "data", n=60, seed=0, anatomy="phantom", shape=(20, 24, 20), cohort=cohort, num_workers=1
+        tmp_path / "data", n=32, seed=0, anatomy="phantom", shape=(20, 24, 20), cohort=cohort, num_workers=1
     )
     output = tmp_path / "study"
     study(data, output)
 
     assert [stage["name"] for stage in read_json(output / "stages.json", "stages")["stages"]] == stages
     record = read_json(output / "discovery" / "discovery.json", "discovery")
-    assert record["n"] == 60
-    assert record["n_fitted"] == 45
+    assert record["n"] == 32
+    assert record["n_fitted"] == 24
     # the manifest that every arm trains on: the discovered subgroup and weights beside what there was
     before, balanced = (read_manifest(path).table for path in (data / "manifest.csv", output / "manifest.csv"))
     pd.testing.assert_frame_equal(balanced[list(before)], before)

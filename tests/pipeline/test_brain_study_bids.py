@@ -1,6 +1,7 @@
 """The whole study of brains from scans as they lie on a user's disk: BIDS with masks and affine maps, and OASIS-1."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,11 @@ def write_bids(simulated: Path, root: Path) -> None:
     (root / "dataset_description.json").write_text('{"Name": "Brains", "BIDSVersion": "1.10.0"}')
 
 
-def test_from_bids_with_masks_and_affine_maps_of_other_tools(
-    simulated: Path, tmp_path: Path, study: Any, stages: list[str]
-) -> None:
-    root, data = tmp_path / "bids", tmp_path / "prepared"
+@pytest.fixture(scope="module")
+def from_bids(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of prepared scans from BIDS, with masks and affine maps of other tools; not to be written to."""
+    folder = tmp_path_factory.mktemp("from_bids")
+    root, data = folder / "bids", folder / "prepared"
     root.mkdir()
     write_bids(simulated, root)
     options = "label=diagnosis,positive=patient,negative=control,split=column"
@@ -125,6 +127,11 @@ def test_from_bids_with_masks_and_affine_maps_of_other_tools(
         workers=1,
     )
     assert (prepared.n_prepared, prepared.failed) == (SUBJECTS, ())
+    return data
+
+
+def test_bids_with_masks_and_affine_maps_of_other_tools_is_what_was_simulated(simulated: Path, from_bids: Path) -> None:
+    data, truth = from_bids, simulated / "derivatives" / "truth"
     # the maps lead from the template's voxels to voxels of the scan, which are the simulated ones: nothing is lost
     for row in read_manifest(data / "manifest.csv").table.itertuples():
         who = str(row.subject_id)
@@ -135,6 +142,14 @@ def test_from_bids_with_masks_and_affine_maps_of_other_tools(
         inside = brain & (found > 0) & (found < 1)  # between the ends that intensities are cut off at
         image = read_volume(simulated / who / "anat" / f"{who}_T1w.nii.gz").array
         assert np.corrcoef(found[inside], image[inside])[0, 1] > 0.99999
+    # as the study reads them
+    assert check(str(data / "manifest.csv"), str(data), full=True, num_workers=1).startswith(f"{SUBJECTS} images")
+
+
+# test_brain_study.py has the study, of a cohort with the same columns, and the test above what it reads
+@pytest.mark.slow
+def test_a_study_of_scans_prepared_from_bids(from_bids: Path, tmp_path: Path, study: Any, stages: list[str]) -> None:
+    data = shutil.copytree(from_bids, tmp_path / "prepared")
     study(data, tmp_path / "study")
     check_results(data, tmp_path / "study", stages)
 

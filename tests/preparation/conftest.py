@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from scipy.spatial.transform import Rotation
 
 from monai_fair.data import Volume, write_volume
 from monai_fair.data.tables import write_table
 from monai_fair.geometry import Axes, Grid, voxel_points
+from monai_fair.preparation.conversion import itk_affine
 
 # centre and half axes in RAS millimetres, and what is added inside; nothing is symmetric
 BRAIN = ((0.0, -17.0, 5.0), (65.0, 82.0, 70.0))
@@ -21,7 +23,10 @@ PARTS = (
     ((22.0, 12.0, 8.0), (14.0, 16.0, 12.0), -0.25),
     ((-30.0, -45.0, -14.0), (16.0, 18.0, 14.0), -0.3),
 )
-TEMPLATE_GRID = Grid((28, 32, 28), np.array([[6.0, 0, 0, -81], [0, 6, 0, -110], [0, 0, 6, -76], [0, 0, 0, 1]]))
+# a registration takes as long as the template has voxels: these are for what does not depend on where it ends
+TEMPLATE_GRID = Grid((21, 24, 21), np.array([[8.0, 0, 0, -80], [0, 8, 0, -109], [0, 0, 8, -75], [0, 0, 0, 1]]))
+# of the same box, for how exactly a map is found
+FINE_GRID = Grid((28, 32, 28), np.array([[6.0, 0, 0, -81], [0, 6, 0, -110], [0, 0, 6, -76], [0, 0, 0, 1]]))
 
 
 def world(grid: Grid) -> np.ndarray:
@@ -72,18 +77,28 @@ def scan_grid(matrix: np.ndarray, spacing_mm: float = 6.0, shape: tuple[int, ...
     return Grid(grid.shape, moved)
 
 
+def coarse_grid(matrix: np.ndarray) -> Grid:
+    """As coarse as ``TEMPLATE_GRID``."""
+    return scan_grid(matrix, 8.0, (28, 33, 30))
+
+
 @pytest.fixture(scope="session")
-def template() -> tuple[Volume, Volume]:
+def coarse_template() -> tuple[Volume, Volume]:
     return head(TEMPLATE_GRID)
 
 
 @pytest.fixture(scope="session")
-def template_files(tmp_path_factory: pytest.TempPathFactory, template: tuple[Volume, Volume]) -> dict[str, str]:
+def template() -> tuple[Volume, Volume]:
+    return head(FINE_GRID)
+
+
+@pytest.fixture(scope="session")
+def template_files(tmp_path_factory: pytest.TempPathFactory, coarse_template: tuple[Volume, Volume]) -> dict[str, str]:
     """The phantom as a template in files: options of a preparation that needs no MNI152."""
     folder = tmp_path_factory.mktemp("template")
     return {
-        "template": str(write_volume(folder / "phantom.nii.gz", template[0].array, TEMPLATE_GRID)),
-        "template_mask": str(write_volume(folder / "phantom_mask.nii.gz", template[1].array, TEMPLATE_GRID)),
+        "template": str(write_volume(folder / "phantom.nii.gz", coarse_template[0].array, TEMPLATE_GRID)),
+        "template_mask": str(write_volume(folder / "phantom_mask.nii.gz", coarse_template[1].array, TEMPLATE_GRID)),
     }
 
 
@@ -96,13 +111,15 @@ MATRICES = {
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three scans with masks and one of NaN, and their manifest."""
+    """Three scans with masks and the maps they were moved by, one of NaN, and their manifest."""
     folder = tmp_path_factory.mktemp("scans")
+    (folder / "maps").mkdir()
     rows = []
     for number, (name, matrix) in enumerate(MATRICES.items()):
-        image, brain = head(scan_grid(matrix), matrix)
+        image, brain = head(coarse_grid(matrix), matrix)
         write_volume(folder / f"{name}.nii.gz", image.array, image.grid)
         write_volume(folder / "masks" / f"{name}.nii.gz", brain.array, brain.grid)
+        sitk.WriteTransform(itk_affine(matrix), str(folder / "maps" / f"{name}.nii.gz.tfm"))
         rows.append((name, f"{name}.nii.gz", str(number % 2), ("train", "val", "test")[number], "mf"[number % 2], "71"))
     poisoned = image.array.copy()
     poisoned[0] = np.nan

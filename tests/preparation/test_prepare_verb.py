@@ -35,11 +35,22 @@ def test_a_cohort_is_prepared_and_its_page_is_the_last_line(
     assert (out / "manifest.csv").is_file()
 
 
-def test_bad_options_are_one_message_and_exit_status_2(tmp_path: Path) -> None:
-    done = run("--root", tmp_path, "--out", tmp_path / "out", "--shape", 40, "--orientation", "RRS")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == (
+def refused(arguments: list[object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is said on standard error where the verb ends with status 2, in this process."""
+    monkeypatch.setattr(sys, "argv", ["monai_fair", "prepare", *map(str, arguments)])
+    with pytest.raises(SystemExit) as raised:
+        cli.main()
+    assert raised.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    return told.err
+
+
+def test_bad_options_are_one_message_and_exit_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--root", tmp_path, "--out", tmp_path / "out", "--shape", 40, "--orientation", "RRS"]
+    assert refused(arguments, capsys, monkeypatch) == (
         "MonaiFairError: prepare: 2 problems\n"
         "  1. shape: expected three whole numbers from 8 to 1024, got (40,); such as 80,96,80\n"
         "  2. orientation: expected three letters, one each of L or R, A or P, I or S, in the order of the array's "
@@ -60,20 +71,7 @@ def test_a_cohort_without_one_usable_scan_is_exit_status_2(
 ) -> None:
     (tmp_path / "m.csv").write_text("subject_id,image\n1,none.nii.gz\n")
     files = [part for name, path in template_files.items() for part in (f"--{name}", path)]
-    arguments = [
-        "--manifest",
-        tmp_path / "m.csv",
-        "--root",
-        tmp_path,
-        "--out",
-        tmp_path / "out",
-        "--workers",
-        1,
-        *files,
-    ]
-    monkeypatch.setattr(sys, "argv", ["monai_fair", "prepare", *map(str, arguments)])
-    with pytest.raises(SystemExit) as raised:
-        cli.main()
-    assert raised.value.code == 2
-    assert "RegistrationError: " in (told := capsys.readouterr().err)
+    places = ["--manifest", tmp_path / "m.csv", "--root", tmp_path, "--out", tmp_path / "out"]
+    told = refused([*places, "--workers", 1, *files], capsys, monkeypatch)
+    assert "RegistrationError: " in told
     assert f"{tmp_path / 'none.nii.gz'}: expected a NIfTI file, found none; check the path" in told

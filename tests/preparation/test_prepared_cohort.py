@@ -45,7 +45,7 @@ def sidecar(folder: Path, label: str) -> Path:
 def test_every_scan_is_prepared_and_the_poisoned_one_is_a_row(prepared: PreparedCohort, cohort: Path) -> None:
     assert prepared.n_prepared == 3
     reason = (
-        f"GeometryError: {cohort / 'poisoned.nii.gz'}: expected finite voxels, got 1760 that are not, of 66880; "
+        f"GeometryError: {cohort / 'poisoned.nii.gz'}: expected finite voxels, got 990 that are not, of 27720; "
         "repair the image"
     )
     assert prepared.failed == (f"poisoned: {reason}",)
@@ -115,7 +115,7 @@ def test_the_sidecar_tells_the_input_the_options_and_the_versions(prepared: Prep
         "mask a_2.nii.gz": sha256(cohort / "masks" / "a_2.nii.gz"),
     }
     assert content["input"] == {
-        "shape": [38, 44, 40], "spacing_mm": [6.0, 6.0, 6.0], "orientation": "RAS", "affine_from": "file"
+        "shape": [28, 33, 30], "spacing_mm": [8.0, 8.0, 8.0], "orientation": "RAS", "affine_from": "file"
     }  # fmt: skip
     assert content["options_hash"] == read_json(prepared.folder / "preparation.json", "preparation")["options_hash"]
     assert content["versions"]["SimpleITK"]
@@ -203,7 +203,7 @@ def damaged_cohort(cohort: Path, folder: Path) -> Path:
     for name in ("other_grid", "empty", "no_mask", "changed"):
         write_volume(folder / f"{name}.nii.gz", image.array, image.grid)
         rows.append((name, f"{name}.nii.gz", "0" * 64 if name == "changed" else ""))
-    write_volume(folder / "masks" / "other_grid.nii.gz", brain.array[1:], Grid((27, 32, 28), TEMPLATE_GRID.affine))
+    write_volume(folder / "masks" / "other_grid.nii.gz", brain.array[1:], Grid((20, 24, 21), TEMPLATE_GRID.affine))
     write_volume(folder / "masks" / "empty.nii.gz", np.zeros_like(brain.array), image.grid)
     write_volume(folder / "masks" / "changed.nii.gz", brain.array, image.grid)
     return write_table(folder / "manifest.csv", pd.DataFrame(rows, columns=["subject_id", "image", "sha256"]))
@@ -220,10 +220,10 @@ def test_masks_and_checksums_that_do_not_fit_are_rows(
         "the first: other_grid: GeometryError: "
     )
     masks = root / "masks"
-    corner = "first voxel at (-81.0, -110.0, -76.0) mm"
+    corner = "first voxel at (-80.0, -109.0, -75.0) mm"
     assert read_table(out / "preparation.csv", ManifestError)["reason"].tolist() == [
         f"GeometryError: {masks / 'other_grid.nii.gz'}: expected a mask on the grid of {root / 'other_grid.nii.gz'}, "
-        f"28 x 32 x 28 at 6 x 6 x 6 mm, RAS, {corner}, got 27 x 32 x 28 at 6 x 6 x 6 mm, RAS, {corner}; "
+        f"21 x 24 x 21 at 8 x 8 x 8 mm, RAS, {corner}, got 20 x 24 x 21 at 8 x 8 x 8 mm, RAS, {corner}; "
         "resample the mask onto the scan",
         f"GeometryError: {masks / 'empty.nii.gz'}: expected a brain mask, got one without a voxel above 0; "
         "give another",
@@ -270,7 +270,7 @@ def test_a_mask_outside_the_data_root_is_refused(cohort: Path, template_files: d
 
 
 def test_subjects_of_one_bids_name_are_refused_and_sessions_are_counted(
-    cohort: Path, options: PreparationOptions, tmp_path: Path
+    cohort: Path, options: PreparationOptions, template_files: dict[str, str], tmp_path: Path
 ) -> None:
     table = pd.DataFrame({"subject_id": ["a_1", "A1", "sub-a-2"], "image": ["a_1.nii.gz", "a_2.nii.gz", "b-3.nii.gz"]})
     with pytest.raises(ManifestError) as raised:
@@ -280,8 +280,8 @@ def test_subjects_of_one_bids_name_are_refused_and_sessions_are_counted(
         "rename one"
     )
     table["subject_id"] = ["sub-a_1", "sub-a_1", "a_2"]
-    plain = PreparationOptions(template=options.template, template_mask=options.template_mask, n4=False)
-    done = prepare_cohort(write_table(tmp_path / "m.csv", table), cohort, tmp_path / "out", options=plain, workers=1)
+    known = PreparationOptions(**template_files, affines="maps/{image}.tfm", n4=False)  # type: ignore[arg-type]
+    done = prepare_cohort(write_table(tmp_path / "m.csv", table), cohort, tmp_path / "out", options=known, workers=1)
     assert read_manifest(done.folder / "manifest.csv", labelled=False).table["image"].tolist() == [
         "sub-a1/ses-01/anat/sub-a1_ses-01_space-template_desc-preproc_T1w.nii.gz",
         "sub-a1/ses-02/anat/sub-a1_ses-02_space-template_desc-preproc_T1w.nii.gz",

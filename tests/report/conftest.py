@@ -15,6 +15,7 @@ import pytest
 
 from monai_fair.data.predictions import check_predictions
 from monai_fair.metrics import audit
+from monai_fair.report import view
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -57,6 +58,19 @@ def results() -> dict[str, Any]:
         "NIR": [check_predictions(simulate(seed + 10, gap=0.2), "p.csv") for seed in range(3)],
     }
     return audit(runs, ["sex", "site"], permutations=100, resamples=100)
+
+
+@pytest.fixture
+def bare_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of audits without the figures of gaps, groups and curves: for tests that look elsewhere.
+
+    They are most of the work of a page; test_report_page.py has whole ones.
+    """
+    monkeypatch.setattr(view, "gap_figure", lambda *_: "")
+    monkeypatch.setattr(view, "joint_groups_figure", lambda *_: None)
+    monkeypatch.setattr(
+        view, "curve_figure", lambda _results, _target, _table, run, _mask: {"run": run, "svg": None, "absent": []}
+    )
 
 
 class Browser:

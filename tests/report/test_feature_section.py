@@ -1,5 +1,6 @@
 """What the section of features holds: probes of every seed and layer, pictures of the first, work that is shared."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from monai_fair.data.predictions import Predictions, read_predictions, write_pre
 from monai_fair.errors import ArtifactError, MonaiFairError
 from monai_fair.metrics import attribute_probe
 from monai_fair.metrics.label_probes import within_label_probe
+from monai_fair.parallel import run_all
 from monai_fair.report import feature_section as section
 from monai_fair.report import layer_work
 
@@ -76,7 +78,7 @@ def test_nothing_depends_on_the_order_of_rows(tmp_path: Path, simulated: Any) ->
     found = []
     for name, order in (("a", np.arange(ROWS)), ("b", turned)):
         runs = {"ERM": [write(tmp_path / name, table.iloc[order], {"mu": x[order]})]}
-        found.append(section.feature_section(runs, results_of(runs)))
+        found.append(section.feature_section(runs, results_of(runs, ("sex",))))
     assert str(found[0]) == str(found[1])
 
 
@@ -117,7 +119,7 @@ def test_equal_work_is_done_once(tmp_path: Path, simulated: Any, monkeypatch: py
         return layer_work.do_all(works)
 
     monkeypatch.setattr(section, "do_all", count)
-    found = section.feature_section(runs, results_of(runs))["runs"]
+    found = section.feature_section(runs, results_of(runs, ("sex",)))["runs"]
     assert asked == [["label", "picture", "probes"]]
     assert str(found["a"]) == str(found["b"])
 
@@ -127,7 +129,7 @@ def test_many_rows_are_drawn_from(tmp_path: Path, simulated: Any, monkeypatch: p
     monkeypatch.setattr(section, "MOST_PICTURED", 40)
     table = simulated(0, ROWS)
     runs = {"ERM": [write(tmp_path, table, {"mu": features_of(table)})]}
-    found = section.feature_section(runs, results_of(runs))
+    found = section.feature_section(runs, results_of(runs, ("site",)))
     assert found["most_fitted"] == 50
     probe = find(found["runs"]["ERM"]["probes"], attribute="site", stratum="all")
     assert (probe["n_fitted"], found["cases"]["n"]) == (50, 160)
@@ -145,7 +147,7 @@ def test_seeds_without_files_are_noted(tmp_path: Path, simulated: Any) -> None:
     with_file = write(tmp_path / "0", table, {"features": features_of(table)}, "features.safetensors")
     without = read_predictions(write_predictions(tmp_path / "1" / "predictions.csv", table))
     runs = {"ERM": [without, with_file], "NIR": [without]}
-    results = results_of(runs)
+    results = results_of(runs, ("sex",))
     found = section.feature_section(runs, results)["runs"]
     assert list(found) == ["ERM"]
     assert (found["ERM"]["seeds"], found["ERM"]["files"]) == (["1"], ["features.safetensors"])
@@ -210,14 +212,24 @@ def test_features_of_other_predictions_are_refused(tmp_path: Path, simulated: An
         section.feature_section(runs, results_of(runs))
 
 
+def two_workers(given: list[int | None], function: Any, items: Any, *, workers: int | None) -> Any:
+    """All cores are as good as two, and take longer to start."""
+    given.append(workers)
+    return run_all(function, items, workers=2)
+
+
 def test_processes_give_the_same_and_an_error_names_its_layer(
     tmp_path: Path, simulated: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = simulated(0, ROWS)
     runs = {"ERM": [write(tmp_path, table, {"mu": features_of(table), "sigma": features_of(table, 1)})]}
-    here = section.feature_section(runs, results_of(runs))
-    monkeypatch.setattr(layer_work, "_HERE", 0)
-    assert str(section.feature_section(runs, results_of(runs))) == str(here)
+    results = results_of(runs, ("sex",))
+    here = section.feature_section(runs, results)
+    with monkeypatch.context() as patch:
+        patch.setattr(layer_work, "_HERE", 0)
+        patch.setattr(layer_work, "run_all", functools.partial(two_workers, given := []))
+        assert str(section.feature_section(runs, results)) == str(here)
+    assert given == [None]
 
     def broken(works: dict[bytes, Any]) -> dict[bytes, Any]:
         (tmp_path / "layers.safetensors").unlink()
@@ -225,4 +237,4 @@ def test_processes_give_the_same_and_an_error_names_its_layer(
 
     monkeypatch.setattr(section, "do_all", broken)
     with pytest.raises(MonaiFairError, match=r"layers.safetensors, layer 'mu': ArtifactError: .* expected a readable"):
-        section.feature_section(runs, results_of(runs))
+        section.feature_section(runs, results)

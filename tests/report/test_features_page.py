@@ -14,6 +14,8 @@ from monai_fair.metrics import audit, t_interval
 from monai_fair.report import build_page
 from monai_fair.report.embedding_figures import embedding_figure
 
+pytestmark = pytest.mark.usefixtures("bare_pages")
+
 HOSTILE = "<script>alert(1)</script>"
 CASES = 200
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -25,11 +27,17 @@ def probe(layer: str, seed: str, attribute: str, stratum: str, auc: float, **mor
 
 
 def record(
-    aucs: Mapping[str, tuple[float, ...]], *, alone: float = 0.6, attributes: tuple[str, ...] = ("sex", "site")
+    aucs: Mapping[str, tuple[float, ...]],
+    *,
+    alone: float = 0.6,
+    attributes: tuple[str, ...] = ("sex", "site"),
+    pictured: bool = True,
 ) -> dict[str, Any]:
     """A run with an AUC per seed in every layer, within label 0.1 lower."""
     seeds = [str(number) for number in range(1, 1 + max(len(own) for own in aucs.values()))]
     plane = {axis: list(range(0, 5 * CASES, 5)) for axis in "xy"}
+    drawn = {"reason": None, "variance": [0.4, 0.2], "pca": plane, "tsne": plane}
+    none = {"reason": "fewer than 10 cases"}
     return {
         "files": ["layers.safetensors"] * len(seeds),
         "seeds": seeds,
@@ -41,10 +49,7 @@ def record(
             for stratum in ("all", "label")
         ],
         "label_alone": [probe("", seed, name, "all", alone) for seed in seeds for name in attributes],
-        "pictures": [
-            {"seed": "1", "layer": layer, "reason": None, "variance": [0.4, 0.2], "pca": plane, "tsne": plane}
-            for layer in aucs
-        ],
+        "pictures": [{"seed": "1", "layer": layer, **(drawn if pictured else none)} for layer in aucs],
     }
 
 
@@ -102,7 +107,10 @@ def test_the_label_alone_stands_once_where_it_is_the_same(results: dict[str, Any
     words = words_of(page)
     assert "all runs the label alone 0.600 every seed 0.5 by definition masked 0.5 by definition ERM embedding" in words
     assert words.count("the label alone 0.") == 1
-    runs = {"ERM": record({"mu": (0.8,)}), "NIR": record({"mu": (0.8,)}, alone=0.7)}
+    runs = {
+        "ERM": record({"mu": (0.8,)}, pictured=False),
+        "NIR": record({"mu": (0.8,)}, alone=0.7, pictured=False),
+    }
     words = words_of(build_page(with_features(results, runs)))
     assert "ERM the label alone 0.600" in words
     assert "NIR the label alone 0.700" in words
@@ -112,7 +120,7 @@ def test_the_label_alone_stands_once_where_it_is_the_same(results: dict[str, Any
 
 def test_an_attribute_with_a_small_group_is_masked_unless_asked(results: dict[str, Any]) -> None:
     """Of site's levels one has 6 cases."""
-    found = with_features(results, {"ERM": record({"mu": (0.8, 0.82, 0.9)})})
+    found = with_features(results, {"ERM": record({"mu": (0.8, 0.82, 0.9)}, pictured=False)})
     words = words_of(build_page(found))
     assert "site n masked; fitted on 280" in words
     assert re.search(r"ERM the label alone .* mu 0\.840 \S+ to \S+ 0\.740 \S+ to \S+ masked masked", words)
@@ -132,7 +140,7 @@ def test_few_positives_mask_what_is_told_within_the_label_only(simulated: Any) -
 
 
 def test_few_fitted_cases_without_a_value_are_not_told(results: dict[str, Any]) -> None:
-    few = record({"mu": (0.8,)})
+    few = record({"mu": (0.8,)}, pictured=False)
     for row in few["probes"]:
         row["n_missing_fitted"] = 3
     assert "sex n 590; fitted on masked" in words_of(build_page(with_features(results, {"ERM": few})))
@@ -149,7 +157,7 @@ def test_few_fitted_cases_without_a_value_are_not_told(results: dict[str, Any]) 
     ],
 )
 def test_undefined_has_its_reason_without_small_counts(results: dict[str, Any], reason: str, shown: str | None) -> None:
-    own = record({"mu": (0.8, 0.7, 0.6)})
+    own = record({"mu": (0.8, 0.7, 0.6)}, pictured=False)
     own["probes"][0] |= {"auc": None, "reason": reason}
     found = with_features(results, {"ERM": own})
     assert f"mu undefined {(shown or reason).replace(chr(39), '&#39;')} 0.600" in words_of(build_page(found))

@@ -11,12 +11,14 @@ from monai_fair.errors import MonaiFairError, PredictionsError
 from monai_fair.metrics.arrays import FloatArray
 from monai_fair.report import audit_files, build_page, find_runs
 
+ROWS = 180
+
 
 @pytest.fixture
 def cohort(tmp_path: Path, simulated: Any) -> Path:
     for run, gap in (("erm", 1.0), ("nir", 0.0)):
         for seed in (0, 1, 10):
-            write_predictions(tmp_path / run / f"seed_{seed}" / "predictions.csv", simulated(seed, 300, gap=gap))
+            write_predictions(tmp_path / run / f"seed_{seed}" / "predictions.csv", simulated(seed, ROWS, gap=gap))
     return tmp_path
 
 
@@ -112,6 +114,7 @@ def test_absolute_paths_are_not_stored(cohort: Path) -> None:
         assert not re.search(r"[\"'= ]/(home|tmp|root|work|Users)/", text)
 
 
+@pytest.mark.usefixtures("bare_pages")
 def test_one_file_is_named_alone(cohort: Path) -> None:
     out = cohort / "out"
     audit_files(f"{cohort}/erm/seed_0/predictions.csv", attributes="sex", out=out, permutations=20, resamples=100)
@@ -132,7 +135,7 @@ def add_features(path: Path, score: FloatArray) -> None:
 def test_features_beside_the_tables_are_found(cohort: Path, simulated: Any) -> None:
     for run, gap in (("erm", 1.0), ("nir", 0.0)):
         for seed in (0, 1, 10):
-            table = simulated(seed, 300, gap=gap)
+            table = simulated(seed, ROWS, gap=gap)
             if (run, seed) != ("nir", 10):
                 add_features(cohort / run / f"seed_{seed}" / "predictions.csv", table["score"].astype(float).to_numpy())
     out = cohort / "out"
@@ -156,13 +159,14 @@ def test_features_beside_the_tables_are_found(cohort: Path, simulated: Any) -> N
     assert build_page(stored) == text
 
 
+@pytest.mark.usefixtures("bare_pages")
 def test_layers_of_binned_attributes(cohort: Path, simulated: Any) -> None:
     """Incidence and features are of bins as the audit is; layers do not take the place of features in the first."""
     path = cohort / "erm" / "seed_0" / "predictions.csv"
-    table = simulated(0, 300, gap=1.0).assign(age=[str(20 + number % 60) for number in range(300)])
+    table = simulated(0, ROWS, gap=1.0).assign(age=[str(20 + number % 60) for number in range(ROWS)])
     write_predictions(path, table)
     add_features(path, table["score"].astype(float).to_numpy())
-    layers = {"mu": np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)}
+    layers = {"mu": np.random.default_rng(0).normal(size=(ROWS, 4)).astype(np.float32)}
     write_tensors(path.with_name("layers.safetensors"), layers, {"predictions_sha256": sha256(path)})
     out = cohort / "out"
     page = audit_files(str(path), attributes="sex,age:halves", out=out, permutations=20, resamples=100)
@@ -180,6 +184,7 @@ def test_layers_of_binned_attributes(cohort: Path, simulated: Any) -> None:
     assert stored["provenance"]["command"].endswith("--show_small False --embeddings False")
 
 
+@pytest.mark.usefixtures("bare_pages")
 def test_a_sweep_is_checked_first_and_stored(cohort: Path) -> None:
     options: Any = {"attributes": "sex", "out": cohort / "out", "permutations": 20, "resamples": 100}
     runs = [f"{cohort}/*/seed_*/predictions.csv"]

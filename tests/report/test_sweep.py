@@ -15,6 +15,8 @@ from monai_fair.metrics import audit
 from monai_fair.report import build_page
 from monai_fair.report.sweep import read_sweep
 
+pytestmark = pytest.mark.usefixtures("bare_pages")
+
 RUNS = ["erm", "a", "b", "c"]
 BLUE, GREY, INK = "#0072b2", "#6b7883", "#22303c"
 SHAPE = '{"parameter": NAME, "runs": {RUN: VALUE, ...}}'
@@ -111,13 +113,14 @@ def test_values_chance_and_the_first_run_stand_where_they_are(swept: dict[str, A
 
 
 def test_words_of_the_section(swept: dict[str, Any]) -> None:
-    part = re.sub(r"\s+", " ", part_of(build_page(swept)))
+    page = build_page(swept)
+    part = re.sub(r"\s+", " ", part_of(page))
     assert "Runs in the order of their values: a (0), b (0.5), c (2). The values stand at even distances." in part
     assert "600 test cases. Gaps are between the groups of sex &amp; site." in part
     assert "where seeds are folds, they share training cases" in part
     assert "Dashed: erm, which is not part of the sweep." in part
     assert "none for runs of one seed" not in part
-    assert '<a href="#sweep">' in build_page(swept)
+    assert '<a href="#sweep">' in page
 
 
 def test_the_first_run_in_the_sweep_is_no_line_of_its_own(swept: dict[str, Any]) -> None:

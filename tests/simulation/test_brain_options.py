@@ -1,12 +1,12 @@
 import dataclasses
 import inspect
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from monai_fair import __main__ as cli
 from monai_fair.errors import MonaiFairError
 from monai_fair.simulation import BrainCohort, simulate_brain, simulate_brain_from_options
 
@@ -46,10 +46,12 @@ def test_problems_of_run_anatomy_and_cohort_come_together(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("shape", ["24x28x24", "24,28,24"])
-def test_the_command_line_writes_a_cohort(tmp_path: Path, shape: str) -> None:
-    command = [sys.executable, "-m", "monai_fair", "simulate", "brain", str(tmp_path / "out"), "--n", "1", "--anatomy",
-               "phantom", "--shape", shape, "--num_workers", "1"]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == str(tmp_path / "out")
+def test_the_command_line_writes_a_cohort(
+    tmp_path: Path, shape: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["monai_fair", "simulate", "brain", str(tmp_path / "out"), "--n", "1", "--anatomy", "phantom",
+               "--shape", shape, "--num_workers", "1"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", command)
+    cli.main()
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out")
     assert (tmp_path / "out" / "sub-0001" / "anat" / "sub-0001_T1w.nii.gz").is_file()

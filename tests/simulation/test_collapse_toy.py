@@ -10,7 +10,7 @@ from monai_fair.simulation.collapse_toy import CollapseToy, ToyMoment, simulate_
 
 @pytest.fixture(scope="module")
 def toys() -> list[CollapseToy]:
-    return [simulate_collapse_toy(seed=seed) for seed in range(3)]
+    return [simulate_collapse_toy(seed=seed) for seed in range(2)]
 
 
 def mislabelled_ratio(toy: CollapseToy, moment: ToyMoment) -> float:
