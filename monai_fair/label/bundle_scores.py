@@ -32,6 +32,8 @@ Scorer = Callable[[Sequence[StoredImage], Path], ImageScores]
 WORK = "part."  # folders of parts under way
 _EXPORTS = {"displacement": ["field", "inverse"]}
 _MASK, _REGIONS = "template_desc-brain_mask.nii.gz", ("template_desc-roi_dseg.nii.gz", "template_dseg.nii.gz")
+# of PyTorch on a card and beside it, and of the system; readers and writers wrap the latter in errors of their own
+_FULL = ("out of memory", "allocate memory", "no space left", "quota exceeded")
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
@@ -46,7 +48,7 @@ def scorer_of(bundle: ServedBundle, *, device: str = "") -> Scorer:
         LabelError: if the bundle's inference writes no predictions, or it has no subgroups.
         ArtifactError: if its subgroups cannot be assigned.
     """
-    own = torch.device(device) if _DEVICE.fullmatch(device) else None
+    own = device_of(device)
     told = told_attributes(bundle)
     if bundle.kind == "registration":
         if bundle.subgroups is None:
@@ -68,6 +70,11 @@ def scorer_of(bundle: ServedBundle, *, device: str = "") -> Scorer:
     return lambda images, folder: _classified(bundle, images, folder, told=told, device=own)
 
 
+def device_of(text: str) -> torch.device | None:
+    """Return the device of a text such as ``cpu`` or ``cuda:0``; ``None`` for any other, such as a card's name."""
+    return torch.device(text) if _DEVICE.fullmatch(text) else None
+
+
 def _classified(
     bundle: ServedBundle,
     images: Sequence[StoredImage],
@@ -76,13 +83,19 @@ def _classified(
     told: Sequence[str],
     device: torch.device | None,
 ) -> ImageScores:
-    """Score images; one that cannot be read has a reason, and is found by halves."""
+    """Score images; one that cannot be read has a reason, and is found by halves.
+
+    Raises:
+        LabelError: if memory or disk were full, which is no fault of an image.
+    """
     made = {image.image_id: image.fingerprint(told) for image in images}
     try:
         return _predicted(bundle, images, made, folder, told=told, device=device)
     except Exception as error:  # readers of images and networks raise many classes
         if len(images) == 1:
             reason = root_cause(error)
+            if _is_full(error):
+                raise LabelError(f"scoring {bundle.name}: expected room for {images[0].image_id}; {reason}") from error
             logger.warning("scoring %s: %s has no score: %s", bundle.name, images[0].image_id, reason)
             return ImageScores.of(made, reasons={images[0].image_id: reason})
     half = len(images) // 2
@@ -90,6 +103,16 @@ def _classified(
         _classified(bundle, part, folder, told=told, device=device) for part in (images[:half], images[half:])
     )
     return first.with_rows(second)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Say whether memory or a disk was full, here or in what led to it."""
+    while error is not None:
+        told = str(error).lower()
+        if isinstance(error, MemoryError) or any(text in told for text in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _predicted(

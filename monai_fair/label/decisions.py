@@ -4,10 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from monai_fair.errors import LabelError
 from monai_fair.label.demographics import Known
 from monai_fair.metrics import Thresholds
 
 _DEFAULT = 0.5
+_ROUNDING = 1e-6  # of a mean or softmax in float32
 
 
 def decide(
@@ -30,7 +32,15 @@ def decide(
         ``threshold``, ``threshold_source``, and ``threshold_counts``, the positives and negatives it was fitted on;
         ``attributes`` of the patient with ``attribute_sources``; ``missing``: attributes that thresholds are by and
         that are not known.
+
+    Raises:
+        LabelError: if a score is no probability: a threshold would be compared with something else.
     """
+    if not all(-_ROUNDING <= score <= 1 + _ROUNDING for score in scores):
+        raise LabelError(
+            f"scores: expected probabilities, in [0, 1], got {list(scores)}; let the bundle's inferer or network end "
+            "with a sigmoid or softmax"
+        )
     asked = thresholds.attributes if thresholds is not None and len(labels) == 2 else ()
     missing = [name for name in asked if name not in known.values]
     counts: tuple[int, int] | None = None

@@ -7,29 +7,29 @@ served bundle changes.
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from monai.bundle import ConfigParser
 
 from monai_fair.data import check_manifest, read_manifest, read_split, sha256, write_split
 from monai_fair.data.artifacts import atomic_path, fingerprint, read_json
+from monai_fair.data.predictions import SPLITS
 from monai_fair.data.tables import read_table, table_sha256, write_table
 from monai_fair.engines.bundle_runs import BundleRun
 from monai_fair.errors import LabelError, ManifestError, MonaiFairError, raise_problems
+from monai_fair.label.bundle_scores import device_of
+from monai_fair.label.demographics import image_id_of
 from monai_fair.label.fine_tuning_configs import config_files, stages, train_config, training_problems
 from monai_fair.label.fine_tuning_options import FineTuning, Replace
 from monai_fair.label.labels import check_enough, class_names, group_names, split_labels, with_weights
-from monai_fair.label.model_replacement import EARLIER, finish_replacement, replace_model
+from monai_fair.label.model_replacement import EARLIER, finish_replacement, replace_model, training_lock
 from monai_fair.label.served_bundle import ServedBundle
 from monai_fair.metrics import read_thresholds, store_thresholds
 
-_PLAN = "replacement.json"
 _RUN = re.compile(r"run_[0-9a-f]{16}")
 
 
@@ -46,13 +46,16 @@ def fine_tune(
     rebalance: bool = True,
     replace: Replace = "better",
     learning_rate: float | None = None,
+    device: str = "",
 ) -> dict[str, Any]:
-    """Train the bundle's model on labelled images, and put the new one in its place unless it is worse.
+    """Train the bundle's model on labelled images, and put the new one in its place where that is asked for.
 
-    Both models are measured on the same validation rows by the bundle's own key metric. The new one's epoch is the
+    With ``replace="better"`` that is unless it is worse, with ``"always"`` whatever it is. Both models are measured on
+    the same validation rows by the bundle's own key metric. The new one's epoch is the
     best on these rows, so the comparison favours it; the present one never learned from them, see
     :func:`monai_fair.label.labels.split_labels`. Where the bundle has thresholds they are fitted anew on the validation
-    rows, in the way and for the groups of the stored ones; with too few rows for that they are removed.
+    rows, in the way and for the groups of the stored ones; with too few rows for that they are REMOVED, and 0.5 applies
+    to every group until a training has enough.
 
     Args:
         bundle: what is served; ``models`` gets the new model, and the earlier one is kept in ``models/earlier``.
@@ -66,6 +69,7 @@ def fine_tune(
         rebalance: whether they are.
         replace: ``better`` or ``always``.
         learning_rate: ``None`` for the bundle's own.
+        device: such as ``cpu`` or ``cuda:0``; anything else leaves the choice to the bundle.
 
     Returns:
         What became of it, JSON-like: counts by part and group, epochs, the metric of both models, whether the new one
@@ -79,31 +83,15 @@ def fine_tune(
     options = FineTuning(max_epochs, val_split, seed, tuple(attributes), rebalance, replace, learning_rate)
     raise_problems(LabelError, bundle.name, training_problems(bundle))
     folder = Path(workdir)
-    with _alone(folder, bundle.name):
-        finish_replacement(bundle.models, folder / _PLAN)
+    with training_lock(bundle.models):
+        finish_replacement(bundle.models)
         rows, groups, notes = _training_rows(bundle, manifest, folder, options)
-        run, start = _prepare(bundle, rows, dataset_dir, folder, options)
+        run, start = _prepare(bundle, rows, dataset_dir, folder, options, device_of(device))
         run.run()
         result = _result(bundle, run.folder, rows, groups, options, notes)
         if result["replaced"]:
-            plan = folder / _PLAN
-            result["earlier_model"] = replace_model(bundle.models, run.folder, result, plan=plan, start_sha256=start)
+            result["earlier_model"] = replace_model(bundle.models, run.folder, result, start_sha256=start)
         return result
-
-
-@contextmanager
-def _alone(folder: Path, name: str) -> Iterator[None]:
-    """Let one training of a bundle run at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise LabelError(f"{name}: is being trained already; wait for its end, or stop it") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _training_rows(
@@ -113,13 +101,15 @@ def _training_rows(
     table, num_classes = read_table(manifest, ManifestError), train_config(bundle)["num_classes"]
     groups = group_names(table, options.attributes)
     earlier = _earlier_split(folder / "split.csv")
-    came_with = _split_of(bundle, num_classes)
+    came_with = _parts_of(table, _split_of(bundle, num_classes))
+    parts = came_with | _parts_of(table, {who: {part} for who, part in earlier.items()})
     rows = split_labels(
         table,
         val_split=options.val_split,
         seed=options.seed,
         attributes=options.attributes,
-        known=came_with | earlier,
+        # what the bundle came with may be of a later training elsewhere than the split here
+        known=parts | {who: part for who, part in came_with.items() if part == "train"},
     )
     source = f"{bundle.name}: {len(table)} labelled images"
     check_enough(rows, bundle_classes(bundle), val_split=options.val_split, source=source)
@@ -146,16 +136,39 @@ def _earlier_split(path: Path) -> dict[str, str]:
     return dict(zip(split["subject_id"], split["split"], strict=True))
 
 
-def _split_of(bundle: ServedBundle, num_classes: int) -> dict[str, str]:
-    """Return the part of every subject that the bundle was trained on, if it says so."""
+def _split_of(bundle: ServedBundle, num_classes: int) -> dict[str, set[str]]:
+    """Return the parts of all subjects and all images, by id, that the bundle came with, if it says so."""
     if bundle.manifest is None:
         return {}
     table = read_manifest(bundle.manifest, num_classes=num_classes, labelled=False).table
-    return dict(zip(table["subject_id"], table["split"], strict=True)) if "split" in table else {}
+    found: dict[str, set[str]] = {}
+    if "split" in table:
+        for names in (table["subject_id"], table["image"].map(image_id_of)):
+            for name, part in zip(names, table["split"], strict=True):
+                found.setdefault(name, set()).add(part)
+    return found
+
+
+def _parts_of(table: pd.DataFrame, named: Mapping[str, set[str]]) -> dict[str, str]:
+    """Return the earlier part of subjects: an image without a known subject was or is called by its own id.
+
+    Args:
+        table: with ``subject_id`` and ``image``.
+        named: parts by the id of a subject or image; where they differ, train counts.
+    """
+    found: dict[str, set[str]] = {}
+    for who, image in zip(table["subject_id"], table["image"], strict=True):
+        found.setdefault(who, set()).update(*(named.get(name, set()) for name in (who, image_id_of(image))))
+    return {who: next(part for part in SPLITS if part in parts) for who, parts in found.items() if parts}
 
 
 def _prepare(
-    bundle: ServedBundle, rows: pd.DataFrame, dataset_dir: str | Path, folder: Path, options: FineTuning
+    bundle: ServedBundle,
+    rows: pd.DataFrame,
+    dataset_dir: str | Path,
+    folder: Path,
+    options: FineTuning,
+    device: torch.device | None,
 ) -> tuple[BundleRun, str]:
     """Write the files of the run, and return it with the SHA-256 of the model it starts from.
 
@@ -164,7 +177,8 @@ def _prepare(
     """
     start = sha256(bundle.model)
     configs = [sha256(path) for path in config_files(bundle)]
-    chosen = [options.max_epochs, options.seed, options.learning_rate, options.rebalance and bool(options.attributes)]
+    drawn = options.rebalance and bool(options.attributes)
+    chosen = [options.max_epochs, options.seed, options.learning_rate, drawn, device and str(device)]
     run = folder / f"run_{fingerprint([table_sha256(rows), start, configs, chosen])[:16]}"
     for other in folder.iterdir():
         if _RUN.fullmatch(other.name) and other != run:
@@ -178,6 +192,7 @@ def _prepare(
     count = int((rows["split"] == "train").sum())
     chain = stages(bundle, options, run, start_sha256=start, rows=count)
     places = {"bundle_root": str(bundle.path), "dataset_dir": str(dataset_dir)}
+    places |= {"device": f"$torch.device('{device}')"} if device else {}
     inputs = [run / "manifest.csv", run / "start.pt"]
     return BundleRun(run, chain, overrides=places, inputs=inputs, name=bundle.name), start
 
@@ -216,7 +231,12 @@ def _decide(before: float | None, after: float | None, replace: Replace) -> tupl
     """Say whether the new model replaces the present one, and why; larger values are better."""
     if after is None:
         return False, "the new model's metric is undefined on the validation rows; the present model stays"
-    if before is None or after >= before:
+    if before is None:
+        return (
+            True,
+            "the present model's metric is undefined on the validation rows; the new one, which has one, is taken",
+        )
+    if after >= before:
         return True, "the new model is not worse on the validation rows, among which its epoch was chosen"
     if replace == "always":
         return True, "the new model is worse on the validation rows, and was asked for all the same"

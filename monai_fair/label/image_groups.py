@@ -24,20 +24,22 @@ class ImageFacts:
 
     Attributes:
         image_id: its id.
-        labelled: whether it has a final label.
+        labelled: whether it has a final label; for a classifier, one of a class.
         served_at: when somebody was last given it, in seconds; 0 for never.
         attributes: of the patient, as text; what is missing is absent or empty.
+        subject_id: who it shows; empty where nobody tells.
     """
 
     image_id: str
     labelled: bool
     served_at: float = 0.0
     attributes: Mapping[str, str] = field(default_factory=dict)
+    subject_id: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingRows:
-    """Images that the model was trained on and that are not among the server's.
+    """Images that the model was trained on and that are not among the server's labelled ones.
 
     Attributes:
         attributes: of each image, as text.

@@ -9,10 +9,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from monai_fair.errors import LabelError
 from monai_fair.label.bundle_scores import WORK, Scorer
 from monai_fair.label.image_states import StoredImage, model_key
 from monai_fair.label.served_bundle import ServedBundle
-from monai_fair.label.sidecar import Sidecar, sidecar_path
+from monai_fair.label.sidecar import ImageScores, Sidecar, sidecar_path
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ def score_images(
         ``seconds``.
 
     Raises:
-        LabelError: if the sidecar is damaged.
+        LabelError: if the sidecar is damaged, memory or disk are full, or no image has a score yet and those of the
+            first part all fail by the same error, which is the bundle's then; nothing is kept of them.
     """
     name, start, path = bundle.name, time.monotonic(), sidecar_path(studies, bundle.name)
     folder = path.parent
@@ -72,7 +74,10 @@ def score_images(
                 waiting = _waiting(images, Sidecar(path, model), told, retry=retry)
                 skipped = len(images) - len(waiting)
                 continue
-            Sidecar(path, model).update(found)
+            sidecar = Sidecar(path, model)
+            if all(sidecar.read(embeddings=False).reasons) and not tried:
+                _check_first(bundle.name, waiting[:size], found)
+            sidecar.update(found)
             tried |= dict(zip(found.image_ids, found.reasons, strict=True))
             waiting = waiting[size:]
             logger.info("scoring %s: %d of %d images", name, skipped + len(tried), len(images))
@@ -85,6 +90,21 @@ def _waiting(images: Sequence[StoredImage], sidecar: Sidecar, told: Sequence[str
     rows = sidecar.current(made, embeddings=False)
     finished = {name for name, reason in zip(rows.image_ids, rows.reasons, strict=True) if not (reason and retry)}
     return [image for image in images if image.image_id not in finished]
+
+
+def _check_first(name: str, images: Sequence[StoredImage], found: ImageScores) -> None:
+    """Raise a :class:`LabelError` if several images, the first of a model, all fail by one error."""
+    places = {image.image_id: (str(image.path), image.path.name, image.image_id) for image in images}
+    reasons = set()
+    for image_id, reason in zip(found.image_ids, found.reasons, strict=True):
+        for text in places[image_id]:
+            reason = reason.replace(text, "the image")
+        reasons.add(reason)
+    if len(images) > 1 and len(reasons) == 1 and all(found.reasons):
+        raise LabelError(
+            f"scoring {name}: expected scores, got the same error for all of the first {len(images)} images, and none "
+            f"is scored yet: {reasons.pop()}; correct the bundle, or take these images away if it is them"
+        )
 
 
 def _summary(total: int, skipped: int, tried: Mapping[str, str], seconds: float) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class ImageTable:
         scores: of class 1, shape ``(n,)``, or of every class, shape ``(n, C)``; NaN where there is none.
         thresholds: of the group of each image, shape ``(n,)``.
         threshold_sources: whose threshold it is, a text each.
+        failed: which images a scoring found no score of, shape ``(n,)``; ``None`` for none.
     """
 
     ids: tuple[str, ...]
@@ -46,6 +47,7 @@ class ImageTable:
     scores: FloatArray | None = None
     thresholds: FloatArray | None = None
     threshold_sources: tuple[str, ...] = ()
+    failed: BoolArray | None = None
 
 
 def build_table(
@@ -88,6 +90,7 @@ def build_table(
         for way in by
     ]
     values = rows_of(images, scores, scores.scores)
+    failed = {name for name, reason in zip(scores.image_ids, scores.reasons, strict=True) if reason}
     limits, sources = _limits(attributes, thresholds)
     return ImageTable(
         tuple(image.image_id for image in images),
@@ -97,6 +100,7 @@ def build_table(
         values,
         limits,
         sources,
+        np.array([image.image_id in failed for image in images], dtype=bool),
     )
 
 

@@ -1,12 +1,14 @@
 """Labels that annotators submit for whole images, and the manifest that a training reads them from.
 
 A label is a small JSON file, saved through the API: ``{"label": 1}`` with the index of the class, or
-``{"label": "disease"}`` with its name. Other keys are kept by the server and mean nothing here.
+``{"label": "disease"}`` with its name. Where classifiers of other classes are on the same server, an index alone could
+be any of theirs: then it needs ``{"label": 1, "model": "skin_classification"}``, or the name. Other keys are kept by
+the server and mean nothing here.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,41 +67,70 @@ def class_names(output: Mapping[str, Any], num_classes: int) -> tuple[str, ...]:
     return names
 
 
-def read_label(path: str | Path, names: Sequence[str]) -> int:
-    """Return the class of a label.
+def read_label(
+    path: str | Path, names: Sequence[str], *, model: str = "", others: Collection[Sequence[str]] = ()
+) -> int | None:
+    """Return the class of a label, or ``None`` where it is a label of another model.
 
     Args:
         path: the file.
         names: of the classes, by index; upper and lower case are one.
+        model: whose label it is to be; one with another name in its key ``model`` is none of it.
+        others: names of the classes of the server's other classifiers. One of theirs that is none of ``names`` is a
+            label of another model.
 
     Raises:
-        LabelError: if it cannot be read, or names no class.
+        LabelError: if it cannot be read, names no class, or is an index that says of no model whose.
     """
     try:
         with Path(path).open("rb") as file:
             content = json.loads(file.read(_LIMIT))
     except (OSError, ValueError, RecursionError) as error:  # the last of a thousand brackets
         raise LabelError(f'{path}: expected a label such as {{"label": 1}}; {error}; submit it again') from error
-    given: Any = content.get("label") if isinstance(content, dict) else None
+    whose, given = (content.get("model"), content.get("label")) if isinstance(content, dict) else (None, None)
+    if model and whose is not None and whose != model:
+        return None
+    foreign = [_folded(each) for each in others if _folded(each) != _folded(names)]
     if isinstance(given, str):
-        found = [index for index, name in enumerate(names) if name.lower() == given.strip().lower()]
-        given = found[0] if found else given
+        (name,) = _folded([given])
+        if name not in _folded(names) and any(name in each for each in foreign):
+            return None
+        given = _folded(names).index(name) if name in _folded(names) else given
+    elif foreign and whose is None:
+        raise LabelError(
+            f"{path}: expected the name of a class, or the key 'model' beside an index, because models of other "
+            f"classes are on this server, got {given!r} alone; submit it again"
+        )
     if type(given) is not int or not 0 <= given < len(names):
         classes = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
         raise LabelError(f"{path}: expected key 'label' with one of {classes}, got {given!r}; submit it again")
     return given
 
 
-def label_table(images: Sequence[LabelledImage], names: Sequence[str], *, source: str) -> pd.DataFrame:
+def _folded(names: Sequence[str]) -> list[str]:
+    return [name.strip().lower() for name in names]
+
+
+def label_table(
+    images: Sequence[LabelledImage],
+    names: Sequence[str],
+    *,
+    source: str,
+    model: str = "",
+    others: Collection[Sequence[str]] = (),
+) -> pd.DataFrame:
     """Read all labels.
 
     Args:
         images: in the order of rows.
         names: of the classes.
         source: what an error is about.
+        model: see :func:`read_label`.
+        others: see :func:`read_label`.
 
     Returns:
-        Text, as a manifest has it: ``subject_id``, ``image``, ``label``, then every attribute, empty where missing.
+        Text, as a manifest has it: ``subject_id``, ``image``, ``label``, then every attribute, empty where missing. No
+        rows of labels of other models.
 
     Raises:
         LabelError: with every label that cannot be read, and every attribute of an impossible name.
@@ -113,12 +144,14 @@ def label_table(images: Sequence[LabelledImage], names: Sequence[str], *, source
     rows = []
     for image in images:
         try:
-            label = str(read_label(image.label, names))
+            label = read_label(image.label, names, model=model, others=others)
         except LabelError as error:
             problems.append(str(error))
             continue
+        if label is None:
+            continue
         known = {name: str(image.attributes.get(name, "")) for name in attributes}
-        rows.append({"subject_id": image.subject_id, "image": image.image, "label": label, **known})
+        rows.append({"subject_id": image.subject_id, "image": image.image, "label": str(label), **known})
     raise_problems(LabelError, source, problems)
     return pd.DataFrame(rows, columns=["subject_id", "image", "label", *attributes])
 

@@ -83,13 +83,12 @@ class Selector:
         Raises:
             LabelError: if an option is wrong, or what the rule needs is not there.
         """
-        bundle = self._bundle(options.model)
+        bundle = self.bundle(options.model)
         finder = self._finder(options.subgroups)
-        names = [image.image_id for image in images]
         scores = self._scores(bundle, images)
         found = NONE if finder is None else self._scores(finder, images)
         thresholds = read_thresholds(bundle.thresholds) if bundle.thresholds else None
-        training = training_rows(bundle, finder, names)
+        training = training_rows(bundle, finder, facts)
         needs = {name for name, _ in _weights(options.mix)} if rule == "mix" else {rule}
         audit = None
         if bundle.audit and ("worst_subgroup" in needs or not options.by):
@@ -107,7 +106,12 @@ class Selector:
         )
         return choose(table, self._rule(rule, options, bundle, audit), now=now)
 
-    def _bundle(self, name: str) -> ServedBundle:
+    def bundle(self, name: str) -> ServedBundle:
+        """Return the bundle of a name; for none the first classifier, else the first bundle.
+
+        Raises:
+            LabelError: if there is none of this name.
+        """
         known = {bundle.name: bundle for bundle in self.bundles}
         if name and name not in known:
             raise LabelError(f"model: expected one of {', '.join(known)}, got '{name[:100]}'; correct the name")

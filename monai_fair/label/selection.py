@@ -94,8 +94,7 @@ def uncertain(table: ImageTable) -> Order:
     distance = _distances(table)
 
     def explain(row: int, candidates: BoolArray) -> tuple[str, str]:
-        missing = int((candidates & np.isnan(distance)).sum())
-        rest = f"; {missing} of {int(candidates.sum())} images without a label are not scored yet" if missing else ""
+        rest = _without_score(table, candidates)
         if math.isnan(distance[row]):
             return "no image that is scored is left without a label" + rest, ""
         count = int((candidates & ~np.isnan(distance)).sum())
@@ -167,11 +166,26 @@ def _ranks(keys: FloatArray, rows: npt.NDArray[np.int64], n: int) -> FloatArray:
     return found
 
 
+def _without_score(table: ImageTable, candidates: BoolArray) -> str:
+    """Say how many images are not scored yet, and how many have no score because their scoring failed."""
+    missing, failed = candidates & np.isnan(_distances(table)), _failed(table)
+    total, waiting, lost = (int(rows.sum()) for rows in (candidates, missing & ~failed, missing & failed))
+    told = f"; {waiting} of {total} images without a label are not scored yet" if waiting else ""
+    return told + (f"; of {lost} of {total} images without a label the scoring failed" if lost else "")
+
+
+def _failed(table: ImageTable) -> BoolArray:
+    return np.zeros(len(table.ids), dtype=bool) if table.failed is None else table.failed
+
+
 def _distances(table: ImageTable) -> FloatArray:
     scores = table.scores
     if scores is None or not np.isfinite(scores).any():
+        failed = int(_failed(table).sum())
+        told = f" (of {failed} the scoring failed; its answer says why, ask it with retry)" if failed else ""
         raise LabelError(
-            "uncertain: expected images that are scored, got none; run the bundle's scoring first (POST /scoring/NAME)"
+            f"uncertain: expected images that are scored, got none{told}; run the bundle's scoring first "
+            "(POST /scoring/NAME)"
         )
     if scores.ndim > 1:
         ordered = np.sort(scores, axis=1)

@@ -58,6 +58,11 @@ class ServedBundle:
         return self.models / "model.pt"
 
     @property
+    def settings(self) -> Path | None:
+        """Record of the settings it was trained with, if there is one: without it they cannot be compared."""
+        return self._present("model.json")
+
+    @property
     def thresholds(self) -> Path | None:
         """Thresholds of the groups, if there are any."""
         return self._present("thresholds.json")

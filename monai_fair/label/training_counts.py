@@ -12,24 +12,24 @@ from monai_fair.data.artifacts import file_state
 from monai_fair.data.tables import read_table
 from monai_fair.errors import ArtifactError
 from monai_fair.label.demographics import image_id_of
-from monai_fair.label.image_groups import TrainingRows
+from monai_fair.label.image_groups import ImageFacts, TrainingRows
 from monai_fair.label.served_bundle import ServedBundle
 
 FloatArray = npt.NDArray[np.float64]
 _LARGE = 10**6  # classes: a manifest was checked when it was packed
 
 
-def training_rows(bundle: ServedBundle, finder: ServedBundle | None, image_ids: Sequence[str]) -> TrainingRows:
-    """Return what a model was trained on, without images that are among the server's.
+def training_rows(bundle: ServedBundle, finder: ServedBundle | None, images: Sequence[ImageFacts] = ()) -> TrainingRows:
+    """Return what a model was trained on, without images that have a label on the server: those count there.
 
     Rows of the training part count; where a manifest has no split, all of its rows do.
 
     Args:
         bundle: whose manifest is read; one without has no such rows.
         finder: whose discovery tells the subgroups of its training part.
-        image_ids: of the server.
+        images: of the server; those with a label are left out, and so are other images of the same subjects.
     """
-    known = set(image_ids)
+    known = {name for image in images if image.labelled for name in (image.image_id, image.subject_id)}
     rows = _manifest_rows(bundle.manifest, tuple(file_state(bundle.manifest))) if bundle.manifest else ()
     attributes = [dict(row) for own, row in rows if not known & set(own)]
     if finder is None or finder.subgroups is None:

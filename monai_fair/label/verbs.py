@@ -59,7 +59,12 @@ def pack(
     )
     beside = {"thresholds": packed.thresholds, "audit": packed.audit, "manifest": packed.manifest}
     beside["subgroups"] = packed.subgroups
-    lines = [f"{packed.name}: {packed.kind}", *(f"{name}: {'yes' if at else 'none'}" for name, at in beside.items())]
+    unchecked = "none (no model.json lay beside the model: whether the config has the training's settings is not known)"
+    lines = [
+        f"{packed.name}: {packed.kind}",
+        f"settings of the training: {'yes' if packed.settings else unchecked}",
+        *(f"{name}: {'yes' if at else 'none'}" for name, at in beside.items()),
+    ]
     return "\n".join([*lines, str(out)])
 
 

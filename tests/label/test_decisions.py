@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monai_fair.errors import LabelError
 from monai_fair.label.decisions import decide
 from monai_fair.label.demographics import Known
 from monai_fair.metrics import ThresholdFitter, Thresholds
@@ -86,6 +87,18 @@ def test_of_several_classes_the_likeliest_is_taken() -> None:
     found = decide([0.2, 0.5, 0.3], ("a", "b", "c"), fitted(), known())
     assert (found["label"], found["decision"], found["threshold"]) == (1, "b", None)
     assert found["threshold_source"] == "none: the highest score of 3 classes"
+
+
+@pytest.mark.parametrize("scores", [[2.5], [-0.1], [0.5, 1.1], [math.nan], [0.1, -3.0, 0.9]])
+def test_what_is_no_probability_is_refused(scores: list[float]) -> None:
+    """A network without its sigmoid gives logits, of which a threshold says nothing."""
+    names = NAMES if len(scores) < 3 else ("a", "b", "c")
+    with pytest.raises(LabelError, match="scores: expected probabilities"):
+        decide(scores, names, None, known())
+
+
+def test_rounding_of_a_mean_is_no_fault() -> None:
+    assert decide([float(np.nextafter(np.float32(1), np.float32(2)))], NAMES, None, known())["label"] == 1
 
 
 def test_no_threshold_is_no_decision_and_has_its_reason() -> None:

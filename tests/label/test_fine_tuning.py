@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,15 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from monai_fair.data import attribute_codes, load_datalist, write_predictions
+from monai_fair.data import attribute_codes, load_datalist, write_predictions, write_split
 from monai_fair.data.artifacts import sha256, write_json
 from monai_fair.data.tables import write_table
 from monai_fair.engines.bundle_runs import BundleRun
 from monai_fair.errors import LabelError, MonaiFairError
-from monai_fair.label.fine_tuning import fine_tune
-from monai_fair.label.fine_tuning_options import FineTuning
-from monai_fair.label.model_replacement import finish_replacement, replace_model
+from monai_fair.label import model_replacement
+from monai_fair.label.fine_tuning import _decide, fine_tune
+from monai_fair.label.fine_tuning_options import FineTuning, Replace
+from monai_fair.label.model_replacement import finish_replacement, plan_of, replace_model, training_lock
 from monai_fair.label.packing import pack_bundle
 from monai_fair.label.served_bundle import ServedBundle
 from monai_fair.metrics import read_thresholds, store_thresholds
@@ -77,7 +80,9 @@ def served(untrained: Path, tmp_path: Path) -> ServedBundle:
 
 
 def models_of(bundle: ServedBundle) -> dict[str, str]:
-    return {str(path.relative_to(bundle.models)): sha256(path) for path in bundle.models.rglob("*") if path.is_file()}
+    """What the bundle consists of; the folder of what is under way is none of it."""
+    files = [path.relative_to(bundle.models) for path in bundle.models.rglob("*") if path.is_file()]
+    return {str(name): sha256(bundle.models / name) for name in files if name.parts[0] != ".training"}
 
 
 def test_a_training_replaces_model_settings_and_thresholds_and_keeps_the_earlier_ones(
@@ -292,12 +297,68 @@ def test_rows_are_drawn_by_weight_and_the_parts_of_subjects_stay(
     assert {who: parts[1][who] for who in parts[0]} == parts[0]
 
 
-def test_one_training_of_a_bundle_at_a_time(served: ServedBundle, studies: Path, tmp_path: Path) -> None:
-    from filelock import FileLock
+def test_what_the_model_came_trained_on_is_never_validated_on_whoever_the_images_are_said_to_show(
+    served: ServedBundle, studies: Path, tmp_path: Path
+) -> None:
+    """Images 0 to 19 were trained on, of subjects that nobody names here; an earlier split has some in val."""
+    table = pd.read_csv(studies / "labels.csv", dtype=str, keep_default_na=False)
+    nameless = table.assign(subject_id=table["image"].str.removesuffix(".png"))
+    write_table(tmp_path / "labels.csv", nameless)
+    own = nameless[:20].assign(image="elsewhere/" + nameless["image"], subject_id="patient" + nameless["subject_id"])
+    write_table(served.models / "manifest.csv", own.assign(split="train"))
+    earlier = pd.DataFrame({"subject_id": ["0", "1", "30", "31"], "split": "val"})
+    write_split(tmp_path / "work" / "split.csv", earlier)
+    fine_tune(served, tmp_path / "labels.csv", studies, tmp_path / "work", **{**FEW, "max_epochs": 1})
+    (run,) = (tmp_path / "work").glob("run_*")
+    parts = pd.read_csv(run / "manifest.csv", dtype=str).set_index("image")["split"]
+    assert set(parts[[f"{number}.png" for number in range(20)]]) == {"train"}
+    assert set(parts[["30.png", "31.png"]]) == {"val"}
+    # told of the subjects, the same images keep their parts
+    write_table(tmp_path / "labels.csv", nameless.assign(subject_id="s" + nameless["subject_id"]))
+    before = parts
+    fine_tune(served, tmp_path / "labels.csv", studies, tmp_path / "work", **{**FEW, "max_epochs": 1})
+    (run,) = (tmp_path / "work").glob("run_*")
+    parts = pd.read_csv(run / "manifest.csv", dtype=str).set_index("image")["split"]
+    assert parts.to_dict() == before.to_dict()
 
-    (tmp_path / "work").mkdir()
-    with FileLock(tmp_path / "work" / ".lock"), pytest.raises(LabelError, match="is being trained already"):
+
+def test_a_training_runs_on_the_device_that_is_asked_for(served: ServedBundle, studies: Path, tmp_path: Path) -> None:
+    with pytest.raises(MonaiFairError, match=r"log\.txt"):
+        fine_tune(served, studies / "labels.csv", studies, tmp_path / "work", **FEW, device="cuda:99")
+    (log,) = (tmp_path / "work").glob("run_*/log.txt")
+    assert "cuda" in log.read_text().lower()
+    few = {**FEW, "max_epochs": 1}
+    assert fine_tune(served, studies / "labels.csv", studies, tmp_path / "work", **few, device="cpu")["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "replace", "taken", "reason"),
+    [
+        (0.5, 0.5, "better", True, "is not worse"),
+        (0.6, 0.5, "better", False, "so the present one stays; replace=always takes it"),
+        (0.6, 0.5, "always", True, "is worse .* asked for all the same"),
+        (None, 0.5, "better", True, "the present model's metric is undefined"),
+        (0.5, None, "always", False, "the new model's metric is undefined"),
+    ],
+)
+def test_the_reason_says_what_was_compared(
+    before: float | None, after: float | None, replace: Replace, taken: bool, reason: str
+) -> None:
+    found, told = _decide(before, after, replace)
+    assert found is taken
+    assert re.search(reason, told)
+
+
+def test_one_training_of_a_bundle_at_a_time_whatever_the_studies(
+    served: ServedBundle, studies: Path, tmp_path: Path
+) -> None:
+    with (
+        training_lock(served.models),
+        pytest.raises(LabelError, match="skin_classification: is being trained already"),
+    ):
         fine_tune(served, studies / "labels.csv", studies, tmp_path / "work", **FEW)
+    with training_lock(served.models):
+        pass
 
 
 def test_what_is_no_option_is_refused_at_once() -> None:
@@ -308,55 +369,79 @@ def test_what_is_no_option_is_refused_at_once() -> None:
     assert "training: 7 problems" in str(error.value)
 
 
-def test_a_replacement_that_was_killed_anywhere_is_finished_and_mixes_no_two_models(tmp_path: Path) -> None:
-    """Every file operation in turn is the last one; what is there then has no thresholds of the other model."""
-    import monai_fair.label.model_replacement as module
+class KilledError(Exception):
+    """The process ended here."""
 
-    names = ("model.pt", "model.json", "thresholds.json")
-    new = {name: f"new {name}" for name in names}
-    old = {name: f"old {name}" for name in (*names, "metrics.json")}
 
-    copy = module._copy
+NEW = {name: f"new {name}" for name in ("model.pt", "model.json", "thresholds.json")}
+OLD = {name: f"old {name}" for name in (*NEW, "metrics.json")}
 
-    class KilledError(Exception):
-        pass
 
-    for last in range(20):
-        folder = tmp_path / str(last)
-        for part, files in (("models", old), ("work/run_1", new)):
-            (folder / part).mkdir(parents=True)
-            for name, text in files.items():
-                (folder / part / name).write_text(text)
-        models, run, plan = folder / "models", folder / "work" / "run_1", folder / "work" / "plan.json"
-        done: list[Path] = []
+def killed_after(last: int, models: Path, run: Path) -> bool:
+    """Replace a model, of which the process ends after so many file operations; say whether it did."""
+    left = iter(range(last))
+    own = {name: getattr(model_replacement, name) for name in ("_copy", "_move", "write_json")}
 
-        def copy_until(source: Path, target: Path, last: int = last, done: list[Path] = done) -> None:
-            if len(done) == last:
+    def until(name: str) -> Callable[..., None]:
+        def operate(*args: Any) -> None:
+            if next(left, None) is None:
                 raise KilledError
-            done.append(target)
-            copy(source, target)
+            own[name](*args)
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "_copy", copy_until)
-            try:
-                replace_model(models, run, {"n": 1}, plan=plan, start_sha256=sha256(models / "model.pt"))
-                killed = False
-            except KilledError:
-                killed = True
-        for beside in (models / "thresholds.json", models / "metrics.json"):
-            if beside.exists():
-                assert beside.read_text().split()[0] == (models / "model.pt").read_text().split()[0]
-        assert finish_replacement(models, plan) == killed
-        assert {name: (models / name).read_text() for name in new} == new
-        assert not (models / "metrics.json").exists()  # nobody has audited the new one
-        assert sorted(path.read_text() for path in (models / "earlier").iterdir()) == sorted(old.values())
-        if not killed:
-            assert last == 7  # four kept, three put
-            break
+        return operate
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in own:
+            patch.setattr(model_replacement, name, until(name))
+        try:
+            replace_model(models, run, {"n": 1}, start_sha256=sha256(models / "model.pt"))
+        except KilledError:
+            return True
+    return False
+
+
+READY, KEPT, PUT = 4, 4, 4  # files laid ready with the plan, kept of the earlier model, put in place with the record
+
+
+@pytest.mark.parametrize("last", range(READY + KEPT + PUT + 1))
+def test_a_replacement_that_was_killed_anywhere_is_finished_and_mixes_no_two_models(last: int, tmp_path: Path) -> None:
+    """Every file operation in turn is the last one; what is there then has no thresholds of the other model."""
+    models, run = tmp_path / "models", tmp_path / "run"
+    for folder, files in ((models, OLD), (run, NEW)):
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    killed = killed_after(last, models, run)
+    assert killed == (last < READY + KEPT + PUT)
+    for beside in (models / "thresholds.json", models / "metrics.json"):
+        assert not beside.exists() or beside.read_text().split()[0] == (models / "model.pt").read_text().split()[0]
+    assert [path.name for path in models.glob("*.pt")] == ["model.pt"]
+    shutil.rmtree(run)  # what is left to do is in the bundle, also for a server of other studies
+    planned = READY <= last < READY + KEPT + PUT
+    assert plan_of(models).is_file() == planned
+    assert finish_replacement(models) == planned
+    assert not finish_replacement(models)
+    # without a plan nothing has begun; with one the new model comes whole, and nobody has audited it
+    present = {path.name: path.read_text() for path in models.iterdir() if path.name in OLD}
+    assert present == (OLD if last < READY else NEW)
+    if last >= READY:
+        assert sorted(path.read_text() for path in (models / "earlier").iterdir()) == sorted(OLD.values())
+        assert not list((models / ".training").iterdir())
+
+
+def test_what_a_killed_training_laid_ready_is_no_part_of_the_next(tmp_path: Path) -> None:
+    models, run, ready = tmp_path / "models", tmp_path / "run", tmp_path / "models" / ".training" / "new"
+    for folder in (models, run, ready):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.pt").write_text(folder.name)
+    (ready / "thresholds.json").write_text("of another model")
+    replace_model(models, run, {}, start_sha256=sha256(models / "model.pt"))
+    assert (models / "model.pt").read_text() == "run"
+    assert not (models / "thresholds.json").exists()
 
 
 def test_a_model_that_was_replaced_meanwhile_stays(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_text("another")
     with pytest.raises(LabelError, match="replaced meanwhile"):
-        replace_model(tmp_path, tmp_path / "run", {}, plan=tmp_path / "plan.json", start_sha256="0" * 64)
-    assert not (tmp_path / "plan.json").exists()
+        replace_model(tmp_path, tmp_path / "run", {}, start_sha256="0" * 64)
+    assert not plan_of(tmp_path).exists()

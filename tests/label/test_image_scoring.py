@@ -1,5 +1,6 @@
 """Scores of a server's images by a bundle's own inference: those of ``bundle run``, in parts, none of them twice."""
 
+import errno
 import logging
 import os
 import shutil
@@ -22,7 +23,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from monai_fair.data.artifacts import read_tensors, write_json
 from monai_fair.errors import ArtifactError, LabelError
 from monai_fair.handlers.best_model import write_model
-from monai_fair.label import image_scoring
+from monai_fair.label import bundle_scores, image_scoring
 from monai_fair.label.bundle_scores import scorer_of
 from monai_fair.label.image_scoring import score_images
 from monai_fair.label.image_states import StoredImage, model_key, told_attributes
@@ -208,6 +209,60 @@ def test_a_registration_needs_subgroups(bundle: ServedBundle, tmp_path: Path) ->
     write_json(folder / "models" / "subgroups" / "discovery.json", "discovery", {"claimed": False, "key": ""})
     with pytest.raises(ArtifactError, match="expected subgroups that are claimed, got none"):
         scorer_of(ServedBundle("brain", folder, "registration"))
+
+
+class Faulty:
+    """A scorer whose images fail for these reasons, by their ids; without one they have a score."""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        self.reasons = reasons
+
+    def __call__(self, part: Any, folder: Path) -> ImageScores:
+        made = {image.image_id: image.fingerprint(()) for image in part}
+        told = {name: self.reasons[name] for name in made if name in self.reasons}
+        return ImageScores.of(made, scores=[np.nan if name in told else 0.5 for name in made], reasons=told)
+
+
+def test_a_fault_of_the_bundle_is_an_error_and_no_row(
+    bundle: ServedBundle, images: list[StoredImage], tmp_path: Path
+) -> None:
+    def run(reasons: dict[str, str], n: int = 10) -> dict[str, Any]:
+        return score_images(bundle, images[:n], tmp_path / "studies", Faulty(reasons), part=4)
+
+    same = {image.image_id: f"RuntimeError: {image.path}: no such layer" for image in images}
+    with pytest.raises(
+        LabelError, match=r"same error for all of the first 4 images.*the image: no such layer; correct"
+    ):
+        run(same)
+    assert not rows_of(bundle, tmp_path).image_ids
+    # several reasons, or a single image, are of the images; and so is a reason once the bundle has scored another one
+    differ = {name: f"{reason} {place % 2}" for place, (name, reason) in enumerate(same.items())}
+    assert run(differ, 2)["failed"] == 2
+    assert run(same, 3)["failed"] == 1
+    assert run({}, 4)["scored"] == 1
+    assert run(same)["failed"] == 6
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_full_memory_and_disks_are_errors_and_no_rows(
+    bundle: ServedBundle, images: list[StoredImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise RuntimeError("applying transform") from error
+
+    monkeypatch.setattr(bundle_scores, "_run", full)
+    for some in (images[:1], images[:3]):
+        with pytest.raises(LabelError, match=f"expected room for {images[0].image_id}; {type(error).__name__}"):
+            score(bundle, some, tmp_path)
+    assert not rows_of(bundle, tmp_path).image_ids
 
 
 CHILD = """

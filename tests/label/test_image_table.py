@@ -170,7 +170,7 @@ def served(folder: Path, kind: str = "classification") -> ServedBundle:
     return ServedBundle(folder.name, folder, kind)
 
 
-def test_training_rows_are_those_of_the_training_part_that_are_not_on_the_server(tmp_path: Path) -> None:
+def test_training_rows_are_those_of_the_training_part_that_have_no_label_on_the_server(tmp_path: Path) -> None:
     bundle = served(tmp_path / "skin_classification")
     assert training_rows(bundle, None, []).attributes == []
     table = pd.DataFrame(
@@ -186,7 +186,9 @@ def test_training_rows_are_those_of_the_training_part_that_are_not_on_the_server
     table.to_csv(bundle.models / "manifest.csv", index=False)
     sexes = [row["sex"] for row in training_rows(bundle, None, []).attributes]
     assert sexes == ["female", "male", ""]
-    assert [row["sex"] for row in training_rows(bundle, None, ["two", "s3"]).attributes] == ["female"]
+    # one image by its file, one by its subject; what has no label on the server still counts as trained on
+    facts = [ImageFacts("two", True), ImageFacts("another", True, subject_id="s3"), ImageFacts("one", False)]
+    assert [row["sex"] for row in training_rows(bundle, None, facts).attributes] == ["female"]
     table.drop(columns="split").to_csv(bundle.models / "manifest.csv", index=False)
     assert len(training_rows(bundle, None, []).attributes) == 5
 
@@ -201,9 +203,16 @@ def test_training_subjects_have_the_subgroups_of_the_discovery(tmp_path: Path) -
             "subgroup": ["S1", "S2", "S1"], "membership_S1": [0.9, 0.2, 1], "membership_S2": [0.1, 0.8, 0],
         }
     ).to_csv(folder / "subgroups.csv", index=False)  # fmt: skip
-    found = training_rows(bundle, finder, ["s1"])
+    facts = [ImageFacts("s1_T1w", True, subject_id="s1"), ImageFacts("s2_T1w", False, subject_id="s2")]
+    found = training_rows(bundle, finder, facts)
     assert found.subgroup_names == ("S1", "S2")
     assert_array_equal(found.subgroups, [[0.2, 0.8]])
+
+
+def test_an_image_of_which_the_scoring_failed_is_told_from_one_that_waits() -> None:
+    made = {"a": "", "b": "", "c": ""}
+    scores = ImageScores.of(made, scores=[0.1, NAN, 0.4], reasons={"b": "no picture"})
+    assert_array_equal(build_table(IMAGES, [], scores=scores).failed, [False, True, False, False])
 
 
 def record(low: float | None, value: float | None = 0.8, reason: str = "") -> dict[str, Any]:

@@ -56,6 +56,33 @@ def test_another_label_is_refused_with_the_classes(tmp_path: Path, content: Any)
         read_label(write(tmp_path / "a.json", content), NAMES)
 
 
+LUNG = ("clear", "nodule", "Melanoma")
+
+
+def test_on_a_server_of_several_models_an_index_says_of_which_it_is(tmp_path: Path) -> None:
+    def read(content: Any, others: Any = (LUNG,)) -> int | None:
+        return read_label(write(tmp_path / "a.json", content), NAMES, model="skin", others=others)
+
+    with pytest.raises(LabelError, match=r"expected the name of a class, or the key 'model' beside an index, .* got 1"):
+        read({"label": 1})
+    assert read({"label": 1, "model": "skin"}) == 1
+    assert read({"label": 2, "model": "lung"}) is None
+    assert read({"label": "melanoma"}) == 1  # both have it, and each learns from it
+    assert read({"label": "Nodule"}) is None
+    with pytest.raises(LabelError, match="got 'cancer'"):
+        read({"label": "cancer"})
+    same = ("NO melanoma", "melanoma")
+    assert read({"label": 1}, [same]) == 1  # whosever it is, it is the same
+    assert read({"label": 1}, []) == 1
+
+
+def test_labels_of_other_models_are_no_rows(tmp_path: Path) -> None:
+    contents = {"a": {"label": 1, "model": "skin"}, "b": {"label": 1, "model": "lung"}, "c": {"label": "clear"}}
+    images = [LabelledImage(f"{n}.jpg", n, write(tmp_path / f"{n}.json", each)) for n, each in contents.items()]
+    table = label_table(images, NAMES, source="labels", model="skin", others=[LUNG])
+    assert table[["image", "label"]].to_numpy().tolist() == [["a.jpg", "1"]]
+
+
 @pytest.mark.parametrize("text", ["", "{", "\x00", "[" * 100_000 + "]" * 100_000])
 def test_what_is_no_json_is_refused_with_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)

@@ -1,6 +1,7 @@
 """Packed bundles: one folder that scores as the run it was made of, or nothing and every reason."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from monai_fair.errors import LabelError
 from monai_fair.handlers.best_model import write_model
 from monai_fair.label.packing import pack_bundle
 from monai_fair.label.served_bundle import ServedBundle
+from monai_fair.label.verbs import pack
 from monai_fair.metrics import ThresholdFitter, write_thresholds
 from monai_fair.simulation import simulate_brain, simulate_skin
 
@@ -336,8 +338,8 @@ def test_the_verb_takes_what_a_shell_can_write(
     )
     main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["a_classification: classification", "thresholds: yes", "audit: none", "manifest: none",
-                     "subgroups: none", "served/a_classification"]  # fmt: skip
+    assert lines == ["a_classification: classification", "settings of the training: yes", "thresholds: yes",
+                     "audit: none", "manifest: none", "subgroups: none", "served/a_classification"]  # fmt: skip
     packed = ServedBundle.read("served/a_classification")
     assert told_apart(packed)["0"] == "malignant"
     assert ConfigParser.load_config_file(packed.path / "configs" / "train.yaml")["learning_rate"] == 1e-5
@@ -354,3 +356,10 @@ def test_the_verb_takes_what_a_shell_can_write(
     assert ended.value.code == 2
     assert "out: expected a new folder, found something at served/b_classification" in capsys.readouterr().err
     assert read_json(packed.models / "model.json", "model")["settings"] == INPUT
+
+
+def test_the_verb_says_that_settings_could_not_be_compared(run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "model.pt", tmp_path / "alone.pt")
+    options = {**CLASSIFIER, "image_size": 56}  # not that of the training, which nobody knows
+    said = pack(str(SKIN), str(tmp_path / "alone.pt"), str(tmp_path / "a_classification"), overrides=options)
+    assert "settings of the training: none (no model.json lay beside the model" in said

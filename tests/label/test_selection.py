@@ -1,6 +1,7 @@
 """Which image is next, against tables worked by hand; and laws of every rule."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -363,3 +364,14 @@ class TestLaws:
         )  # fmt: skip
         one, two = (choose(each, rule, now=NOW) for each in (images, changed))
         assert (one and one.image_id) == (two and two.image_id)
+
+
+def test_images_whose_scoring_failed_are_counted_apart_from_those_not_scored_yet() -> None:
+    images = scored("....x", [0.9, NAN, NAN, NAN, NAN])
+    found = next_of(replace(images, failed=np.array([False, True, True, False, True])), uncertain)
+    assert found.reason.endswith(
+        "; 1 of 4 images without a label are not scored yet; of 2 of 4 images without a label the scoring failed"
+    )
+    none = replace(scored("..", [NAN, NAN]), failed=np.array([True, False]))
+    with pytest.raises(LabelError, match=r"got none \(of 1 the scoring failed; its answer says why, .* retry\)"):
+        next_of(none, uncertain)

@@ -28,7 +28,7 @@ from monai_fair.label.labels import LABEL_SUFFIX
 from monai_fair.label.requests import check_id, truth
 from monai_fair.label.served_bundle import ServedBundle
 from monai_fair.label.server.batch import FairBatchInfer
-from monai_fair.label.server.classification_infer import KNOWN, ClassificationInfer
+from monai_fair.label.server.classification_infer import KNOWN, ClassificationInfer, finish_killed
 from monai_fair.label.server.datastore import PRIVATE, CheckedDatastore
 from monai_fair.label.server.doors import close_doors, refuse_public_host
 from monai_fair.label.server.registration_infer import RegistrationInfer
@@ -93,7 +93,7 @@ class FairLabelApp(MONAILabelApp):
     def init_trainers(self) -> dict[str, TrainTask]:
         """Return a training for each classification bundle that has a train.yaml."""
         return {
-            bundle.name: FairTrainTask(bundle, self.conf, self.demographics)
+            bundle.name: FairTrainTask(bundle, self.conf, self.demographics, others=self.bundles)
             for bundle in self.bundles
             if bundle.kind == "classification" and (bundle.path / "configs" / "train.yaml").is_file()
         }
@@ -209,6 +209,7 @@ def _read_all(folders: tuple[Path, ...]) -> list[ServedBundle]:
     bundles, problems = [], []
     for folder in folders:
         try:
+            finish_killed(folder / "models")
             bundles.append(ServedBundle.read(folder))
         except LabelError as error:
             problems.append(str(error))
@@ -222,4 +223,6 @@ def _infer_task(bundle: ServedBundle, conf: Mapping[str, str]) -> InferTask:
         return RegistrationInfer(bundle, dict(conf))
     if bundle.kind == "classification":
         return ClassificationInfer(bundle, conf)
-    return BundleInferTask(str(bundle.path), dict(conf), load_strict=True)
+    task = BundleInferTask(str(bundle.path), dict(conf), load_strict=True)
+    task.config().pop("model_filename", None)  # there is one; nobody chooses a file
+    return task

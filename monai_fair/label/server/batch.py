@@ -26,7 +26,8 @@ class FairBatchInfer(BatchInferTask):
         """Infer on the images that the request names.
 
         Args:
-            request: of the app; ``images``, ``max_batch_size``, ``label_tag``, ``device`` and ``multi_gpu`` are read.
+            request: of the app; ``images``, ``max_batch_size``, ``label_tag``, ``save_label`` (by default true),
+                ``device`` and ``multi_gpu`` are read.
             datastore: where the images are.
             infer: called with a request for each image.
 
@@ -35,12 +36,15 @@ class FairBatchInfer(BatchInferTask):
         """
         most = request.get("max_batch_size") or 0
         total = len(sorted(self.get_images(request, datastore))[: most or None])
-        done = 0
+        done, kept = 0, truth(request.get("save_label", True))
 
         def counted(one: Mapping[str, Any], store: Any) -> dict[str, Any]:
             nonlocal done
             try:
-                answer, end = infer(one, store), ""
+                # MONAI Label keeps every answer, whatever is asked for
+                answer, end = infer({**one, "save_label": kept}, store), ""
+                if not kept:
+                    answer["label"] = None  # a file that is removed now
             except Exception as error:  # whatever it is: the others are waiting
                 reason = root_cause(error)
                 answer, end = {"error": reason}, f": failed, {reason}"

@@ -2,7 +2,10 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,12 +19,18 @@ from monai_fair.errors import LabelError
 from monai_fair.label.decisions import decide
 from monai_fair.label.demographics import Known
 from monai_fair.label.labels import class_names
+from monai_fair.label.model_replacement import finish_replacement, plan_of, training_lock
 from monai_fair.label.requests import INFER
 from monai_fair.label.served_bundle import ServedBundle
 from monai_fair.metrics import Thresholds, read_thresholds
+from monai_fair.networks import MarginalInferer
 
 CODES = "attribute_codes"  # the key under which batches of our bundles bring them; see with_attribute_codes
 KNOWN = "known"  # of a request: what is known of the patient, put there by the app
+_PATIENCE = 10.0  # seconds for a training of another process to put its model in place
+_PAUSE = 0.1
+
+_State = tuple[int, int, int] | None  # of a file, what another one in its place has otherwise; None without one
 
 
 class ClassificationInfer(BundleInferTask):
@@ -45,6 +54,7 @@ class ClassificationInfer(BundleInferTask):
         config = bundle.config()
         self.bundle = bundle
         self.codes = _codes(bundle, config)
+        self.averaged = _averaged(self.codes, config)
         self.amp = bool(config.get_parsed_content("amp")) if "amp" in config.config else False
         self.classes = _classes(bundle, config)
         super().__init__(
@@ -55,7 +65,42 @@ class ClassificationInfer(BundleInferTask):
             load_strict=True,
         )
         self._config.pop("model_filename", None)  # there is one; nobody chooses a file
-        self._stored: tuple[int, Thresholds] | None = None
+        self._stored: tuple[_State, Thresholds] | None = None
+
+    def __call__(self, request: Mapping[str, Any], callbacks: Any = None) -> tuple[str | None, dict[str, Any]]:
+        """Answer a request; see :class:`monailabel.tasks.infer.basic_infer.BasicInferTask`.
+
+        Model and thresholds belong together, and a training, which is a process of its own, replaces one after the
+        other: an answer counts if neither changed while it was made.
+
+        Raises:
+            LabelError: if no such answer comes within 10 seconds.
+        """
+        end = time.monotonic() + _PATIENCE
+        while True:
+            finish_killed(self.bundle.models)
+            before = self._state()
+            if before is not None:
+                try:
+                    file, answer = super().__call__(request, callbacks)
+                except Exception:
+                    if self._state() == before:
+                        raise
+                else:
+                    if self._state() == before:
+                        return file, answer
+            if time.monotonic() > end:
+                raise LabelError(
+                    f"model '{self.bundle.name}': expected model and thresholds that belong together, found them "
+                    f"being replaced for {_PATIENCE:.0f} seconds; ask again"
+                )
+            time.sleep(_PAUSE)
+
+    def _state(self) -> tuple[_State, _State] | None:
+        """Return the state of model and thresholds, or ``None`` while they are being replaced."""
+        models = self.bundle.models
+        state = _file_state(self.bundle.model), _file_state(models / "thresholds.json")
+        return None if plan_of(models).is_file() else state
 
     @property
     def thresholds(self) -> Thresholds | None:
@@ -63,7 +108,7 @@ class ClassificationInfer(BundleInferTask):
         path = self.bundle.thresholds
         if path is None:
             return None
-        state = path.stat().st_mtime_ns
+        state = _file_state(path)
         if self._stored is None or self._stored[0] != state:
             self._stored = state, read_thresholds(path)
         return self._stored[1]
@@ -114,12 +159,15 @@ class ClassificationInfer(BundleInferTask):
         """Say what the model made of attributes it is told: nothing to say where it is told of none, or of all."""
         if self.codes is None:
             return ""
+        values, strange = self.codes.encode(self._row(known))
         lacking = [f"{name} is not known" for name in self.codes.levels if name not in known.values]
-        strange = self.codes.encode(self._row(known))[1]
-        if not lacking and not strange:
-            return ""
-        told = "the model is told that, or its probability is the mean over what could be, by the training rows"
-        return f"{'; '.join([*lacking, *strange])}: {told}"
+        unread = [name for name, value in zip(self.codes.levels, values[0], strict=True) if math.isnan(value)]
+        told = [name for name in unread if name not in self.averaged]
+        mean = [name for name in unread if name in self.averaged]
+        done = [f"the model is told that {' and '.join(told)} is missing"] if told else []
+        if mean:
+            done.append(f"the probability is the mean over what {' and '.join(mean)} could be, by the training rows")
+        return f"{'; '.join([*lacking, *strange])}: {', and '.join(done)}" if unread else ""
 
 
 class _InferWith(Inferer):
@@ -133,6 +181,35 @@ class _InferWith(Inferer):
         extra = [value.to(inputs.device) for value in self.extra]
         with torch.autocast(inputs.device.type, enabled=self.amp):
             return self.base(inputs, network, *extra, *args, **kwargs)
+
+
+def finish_killed(models: Path) -> None:
+    """Put the rest of a new model in its place, where a training was killed while it did that.
+
+    Args:
+        models: folder ``models`` of a bundle.
+    """
+    if plan_of(models).is_file():
+        # a training that has the lock is alive, and does it
+        with suppress(LabelError), training_lock(models):
+            finish_replacement(models)
+
+
+def _file_state(path: Path) -> _State:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _averaged(codes: AttributeCodes | None, config: Any) -> frozenset[str]:
+    """Return the attributes over which the probability is averaged where they are missing."""
+    inferer = config.get_parsed_content("inferer") if codes is not None and "inferer" in config.config else None
+    if codes is None or not isinstance(inferer, MarginalInferer):
+        return frozenset()
+    told = inferer.told or [False] * len(codes.levels)
+    return frozenset(name for name, one in zip(codes.levels, told, strict=True) if not one)
 
 
 def _codes(bundle: ServedBundle, config: Any) -> AttributeCodes | None:

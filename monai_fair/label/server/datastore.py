@@ -19,9 +19,9 @@ from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoun
 
 from monai_fair.data.artifacts import atomic_path
 from monai_fair.errors import LabelError
-from monai_fair.label.demographics import attribute_values
+from monai_fair.label.image_files import check_files, file_ending
 from monai_fair.label.labels import LABEL_SUFFIX
-from monai_fair.label.requests import check_id, is_ending, is_id
+from monai_fair.label.requests import check_id, check_image_info, is_ending, is_id
 
 PRIVATE = ".monai_fair"  # folder of the studies for what is no study
 _STEP_NS = 1000  # what file systems tell apart
@@ -40,7 +40,7 @@ class CheckedDatastore(LocalDatastore):
         read_only: take it as it is.
 
     Raises:
-        LabelError: if its table cannot be read.
+        LabelError: if its table cannot be read, or two image files have one id.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class CheckedDatastore(LocalDatastore):
     ) -> None:
         self._mutex = threading.RLock()
         self._depth, self._read_state = 0, -1
+        check_files(Path(studies), extensions)
         private = Path(studies) / PRIVATE
         private.mkdir(parents=True, exist_ok=True)
         self._changes_lock = FileLock(private / "datastore.lock", thread_local=False)
@@ -125,8 +126,7 @@ class CheckedDatastore(LocalDatastore):
 
     def _to_id(self, file: str) -> tuple[str, str]:
         """Return id and ending: the longest ending that is known, whatever dots the id has."""
-        known = sorted((*(pattern.removeprefix("*") for pattern in self._extensions), LABEL_SUFFIX), key=len)
-        ending = next((ending for ending in reversed(known) if file.endswith(ending)), None)
+        ending = file_ending(file, self._extensions)
         found: tuple[str, str] = (file.removesuffix(ending), ending) if ending else super()._to_id(file)
         return found
 
@@ -145,7 +145,7 @@ class CheckedDatastore(LocalDatastore):
         image_id = check_id("image", image_id or name)
         if f"*{ending}" not in self._extensions:
             raise LabelError(f"image '{image_id}': expected a file of {', '.join(self._extensions)}, got '{ending}'")
-        info = {**_checked_info(image_info), "ts": int(time.time()), "name": f"{image_id}{ending}"}
+        info = {**check_image_info(image_info), "ts": int(time.time()), "name": f"{image_id}{ending}"}
         with self._changes() as model:
             if image_id in model.objects:
                 raise LabelError(f"image '{image_id}': expected a new id, there is such an image; take another id")
@@ -165,7 +165,11 @@ class CheckedDatastore(LocalDatastore):
             self._update_datastore_file()
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Keep a label of an image, in place of an earlier one of its tag."""
+        """Keep a label of an image, in place of an earlier one of its tag.
+
+        Raises:
+            LabelError: if its name is none, or a class would take the place of a mask, or a mask that of a class.
+        """
         tag = check_id("label tag", label_tag)
         _, ending = self._to_id(Path(label_filename).name)
         if not is_ending(ending):
@@ -174,6 +178,12 @@ class CheckedDatastore(LocalDatastore):
         with self._changes() as model:
             labels = _known(model, image_id).labels
             folder = Path(model.label_path(tag))
+            if tag in labels and (labels[tag].ext == LABEL_SUFFIX) != (ending == LABEL_SUFFIX):
+                raise LabelError(
+                    f"label of image '{image_id}': expected a file such as the {labels[tag].ext} of tag '{tag}', got "
+                    f"{ending}; a class does not replace a mask, nor a mask a class: take another tag, or remove the "
+                    "label that is there"
+                )
             _copy(label_filename, folder / f"{image_id}{ending}")
             if tag in labels and labels[tag].ext != ending:
                 (folder / f"{image_id}{labels[tag].ext}").unlink(missing_ok=True)
@@ -193,7 +203,7 @@ class CheckedDatastore(LocalDatastore):
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Note something of an image, such as the ``attributes`` of its patient."""
-        checked = _checked_info(info)
+        checked = check_image_info(info)
         with self._changes():
             super().update_image_info(image_id, checked)
 
@@ -211,11 +221,6 @@ def _known(model: LocalDatastoreModel, image_id: str) -> ImageLabelModel:
     if image_id not in model.objects:
         raise ImageNotFoundException(f"Image {image_id} not found")
     return model.objects[image_id]
-
-
-def _checked_info(info: dict[str, Any] | None) -> dict[str, Any]:
-    attribute_values((info or {}).get("attributes"), "image info")
-    return dict(info or {})
 
 
 def _copy(source: str, target: Path) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 from fastapi import APIRouter, Body, Depends, File, Form, HTTPException, Query, UploadFile
 from fastapi.background import BackgroundTasks
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, batch_infer, infer, scoring, train
+from monailabel.endpoints import activelearning, batch_infer, datastore, infer, scoring, train
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
 
 from monai_fair.errors import LabelError
-from monai_fair.label.requests import BATCH, COMMON, check_id, check_options, is_ending
+from monai_fair.label.requests import BATCH, COMMON, Rule, check_id, check_options, infer_rules, is_ending
 
 LENT = "lent"  # option of an inference: its image is a file that the server has just stored; no request may say so
 
@@ -44,6 +44,7 @@ def checked_routes() -> APIRouter:
         ("POST", "/scoring/", _score_all),
         ("POST", "/scoring/{method}", _score),
         ("POST", "/activelearning/{strategy}", _next_sample),
+        ("GET", "/datastore/image/info", _image_info),
         ("PUT", "/model/{model}", _no_model),
         ("DELETE", "/model/{model}", _no_model),
         ("POST", "/reload", _no_reload),
@@ -65,7 +66,7 @@ async def _infer(
 ) -> Any:
     """Run a model on an image of the datastore, on an upload, or on a session's image."""
     task = _named(app_instance()._infers, "model", model)
-    options = check_options(f"model '{model}'", _parsed(params), _keys(task, COMMON))
+    options = check_options(f"model '{model}'", _parsed(params), _keys(task, COMMON), rules=_rules(task))
     if sum(map(bool, (image, session_id, file))) != 1:
         raise LabelError(
             f"model '{model}': expected an image's id, a session's id or a file, one of them, got "
@@ -95,7 +96,7 @@ async def _batch_infer(
 ) -> Any:
     """Run a model on many images."""
     task = _named(app_instance()._infers, "model", model)
-    options = check_options(f"model '{model}'", params, _keys(task, BATCH) - {"attributes"})
+    options = check_options(f"model '{model}'", params, _keys(task, BATCH) - {"attributes"}, rules=_rules(task))
     return batch_infer.run(model, images, options, run_sync)
 
 
@@ -133,7 +134,13 @@ async def _next_sample(strategy: str, params: dict[str, Any] | None = _JSON, use
     """Return the image to label next."""
     task = _named(app_instance()._strategies, "strategy", strategy)
     options = check_options(f"strategy '{strategy}'", params, _keys(task, COMMON))
-    return activelearning.sample(strategy, options, getattr(user, "username", None))
+    found = activelearning.sample(strategy, options, getattr(user, "username", None))
+    return _without_path(found)
+
+
+async def _image_info(image: str, user: Any = _USER) -> Any:
+    """Return what is noted of an image."""
+    return _without_path(datastore.get_image_info(image))
 
 
 async def _no_slides(model: str) -> Any:
@@ -148,6 +155,16 @@ async def _no_model(model: str) -> Any:
 
 async def _no_reload() -> Any:
     raise HTTPException(403, "reload: whoever starts the server ends it; start it anew")
+
+
+def _without_path(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out where an image lies: viewers ask for it by its id where they do not find that file."""
+    return {name: value for name, value in found.items() if name != "path"}
+
+
+def _rules(task: Any) -> dict[str, Rule]:
+    """Return the rules of a model's options: MONAI Label writes those of ``displayable_configs`` into its config."""
+    return infer_rules(getattr(task, "displayable_configs", {}))
 
 
 def _named(tasks: Mapping[str, Any], what: str, name: str) -> Any:

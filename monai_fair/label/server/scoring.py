@@ -48,7 +48,7 @@ class FairScoring(ScoringMethod):
         part = request.get("part")
         if part is not None and (not isinstance(part, int) or isinstance(part, bool) or part < 1):
             raise LabelError(f"scoring: part: expected a whole number from 1, got {str(part)[:100]!r}; correct it")
-        images, facts = stored_images(datastore, self.demographics)
+        images, facts = stored_images(datastore, self.demographics, classes=self.bundle.kind == "classification")
         order = sorted(zip(images, facts, strict=True), key=lambda both: (both[1].labelled, both[1].image_id))
         done = score_images(
             self.bundle,

@@ -1,5 +1,7 @@
 """Images that a client lends for a while: kept under ids that are no paths, and never unpacked."""
 
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,34 @@ class CheckedSessions(Sessions):
         return found
 
     def remove_expired(self) -> int:
-        """Remove what has expired, and what a killed server has left half done."""
-        store = Path(self.store_path)
+        """Remove what has expired, and after that time what a killed server has left half done.
+
+        A session without a record may be one that is being written; what is not named as one is nobody's to remove.
+        """
+        store, count = Path(self.store_path), 0
         for folder in store.iterdir() if store.is_dir() else ():
-            if self.get_session(folder.name, update_ts=False, fetch_cache=False) is None:
+            if _is_uuid(folder.name) and folder.is_dir() and self._end(folder) < time.time():
                 self.remove_session(folder.name)
-        return int(super().remove_expired())
+                count += 1
+        return count
+
+    def _end(self, folder: Path) -> float:
+        """Return when a session expires, in seconds."""
+        session = self.get_session(folder.name, update_ts=False, fetch_cache=False)
+        if session is not None:
+            return float(session.last_access_ts + session.expiry)
+        try:
+            return folder.stat().st_mtime + float(self.expiry)
+        except FileNotFoundError:  # its image is gone: MONAI Label has just removed it
+            return float("inf")
 
     def holds(self, image: str) -> bool:
         """Say whether an image is that of a session."""
         return any(session.image == image for session in self.values())
+
+
+def _is_uuid(name: str) -> bool:
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False

@@ -4,14 +4,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from monai_fair.label.demographics import Demographics
 from monai_fair.label.image_groups import ImageFacts
 from monai_fair.label.image_states import StoredImage
+from monai_fair.label.labels import LABEL_SUFFIX
 from monai_fair.label.next_image import RULES, Options, Selector
 from monai_fair.label.served_bundle import ServedBundle
 
@@ -36,11 +39,16 @@ class Desk:
         self.lock = threading.Lock()
         self._given: dict[str, float] = {}
 
-    def last(self, image_id: str, info: Mapping[str, Any]) -> float:
-        """Return when somebody was last given an image, in seconds; 0 for never."""
-        noted = (info.get("strategy") or {}).values()
-        times = [float(note.get("ts") or 0) for note in noted if isinstance(note, Mapping)]
-        return max([self._given.get(image_id, 0.0), *times])
+    def last(self, image_id: str, info: Mapping[str, Any], now: float) -> float:
+        """Return when somebody was last given an image, in seconds; 0 for never.
+
+        What is noted of an image may be from anybody: times that are none, or that lie after ``now``, do not count.
+        """
+        noted = info.get("strategy")
+        notes = noted.values() if isinstance(noted, Mapping) else ()
+        times = [note.get("ts") for note in notes if isinstance(note, Mapping)]
+        past = [float(time) for time in times if isinstance(time, int | float) and time <= now]
+        return max([self._given.get(image_id, 0.0), *past])
 
     def give(self, image_id: str, now: float) -> None:
         """Remember that an image is given out."""
@@ -60,7 +68,7 @@ class FairStrategy(Strategy):
         clock: seconds.
     """
 
-    request_keys = frozenset(Options.__dataclass_fields__) | {"label_tag", "labels"}
+    request_keys = frozenset(Options.__dataclass_fields__)
 
     def __init__(
         self,
@@ -87,9 +95,11 @@ class FairStrategy(Strategy):
         """
         options = Options.read(request)
         with self.desk.lock:
-            images, facts = stored_images(datastore, self.demographics, self.desk)
             now = self.clock()
             selector = Selector(self.bundles, studies_of(datastore))
+            classes = selector.bundle(options.model).kind == "classification"
+            served = partial(self.desk.last, now=now)
+            images, facts = stored_images(datastore, self.demographics, classes=classes, served=served)
             found = selector.choose(self.rule, images, facts, options, now=now) if images else None
             if found is None:
                 return None
@@ -115,16 +125,24 @@ def studies_of(datastore: Any) -> Path:
 
 
 def stored_images(
-    datastore: Any, demographics: Demographics, desk: Desk | None = None
+    datastore: Any,
+    demographics: Demographics,
+    *,
+    classes: bool,
+    served: Callable[[str, Mapping[str, Any]], float] = lambda image_id, info: 0.0,
 ) -> tuple[list[StoredImage], list[ImageFacts]]:
     """Return the images of a server, and what it knows of each.
 
     Args:
         datastore: MONAI Label's.
         demographics: what is known of the patients.
-        desk: what was given out.
+        classes: count only labels of a class, not those of another kind, such as masks.
+        served: from id and info to when somebody was last given the image.
     """
     labelled = set(datastore.get_labeled_images())
+    if classes:
+        final = DefaultLabelTag.FINAL.value
+        labelled = {name for name in labelled if datastore.get_label_uri(name, final).endswith(LABEL_SUFFIX)}
     images, facts = [], []
     for image_id in datastore.list_images():
         info = datastore.get_image_info(image_id)
@@ -132,6 +150,6 @@ def stored_images(
             continue
         values = demographics.of(image_id, stored=info).values
         images.append(StoredImage(image_id, Path(info["path"]), values))
-        served = 0.0 if desk is None else desk.last(image_id, info)
-        facts.append(ImageFacts(image_id, image_id in labelled, served, values))
+        who = demographics.subject(image_id)
+        facts.append(ImageFacts(image_id, image_id in labelled, served(image_id, info), values, who))
     return images, facts

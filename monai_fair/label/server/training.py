@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,31 @@ _EPOCHS = 50
 class FairTrainTask(TrainTask):
     """Fine-tunes a bundle on labels of whole images, with rows drawn so that label and group are independent.
 
+    All bundles of a server share its labels: an image has one label of a tag, and counts as labelled for each of them.
+    Where classifiers differ in their classes a label needs the name of a class, or the key ``model``; see
+    :mod:`monai_fair.label.labels`. Those of other models, and those that are no ``.json``, such as masks, are left out.
+
     Args:
         bundle: the model that learns; see :func:`monai_fair.label.fine_tuning.fine_tune`.
         conf: options of the server; ``attributes`` are those balanced by default, where no thresholds name some.
         demographics: what is known of patients, and which images are of one.
+        others: bundles of the server; classes of classifiers among them are told apart from this one's.
     """
 
     request_keys = frozenset({"gpus", "label_tag"})
 
-    def __init__(self, bundle: ServedBundle, conf: Mapping[str, str], demographics: Demographics) -> None:
+    def __init__(
+        self,
+        bundle: ServedBundle,
+        conf: Mapping[str, str],
+        demographics: Demographics,
+        *,
+        others: Sequence[ServedBundle] = (),
+    ) -> None:
         super().__init__(f"{bundle.name}, on from the model that is served, on submitted labels")
         self.bundle = bundle
         self.demographics = demographics
+        self.others = tuple(other for other in others if other != bundle and not training_problems(other))
         self.attributes = tuple(name for name in option_names(conf.get("attributes", "")) if name)
 
     def config(self) -> dict[str, Any]:
@@ -70,7 +83,8 @@ class FairTrainTask(TrainTask):
         """Train on all labels of a tag.
 
         Args:
-            request: the options of :meth:`config`, and ``label_tag``, by default ``final``.
+            request: the options of :meth:`config`; ``label_tag``, by default ``final``; and ``device``, see
+                :func:`~monai_fair.label.fine_tuning.fine_tune`.
             datastore: images and labels.
 
         Returns:
@@ -87,15 +101,19 @@ class FairTrainTask(TrainTask):
         folder = studies / PRIVATE / self.bundle.name / "training"
         images, others = self._labelled(datastore, studies, tag)
         source = f"{self.bundle.name}: {len(images)} labels '{tag}'"
-        table = label_table(images, bundle_classes(self.bundle), source=source)
+        classes = [bundle_classes(other) for other in self.others]
+        table = label_table(images, bundle_classes(self.bundle), source=source, model=self.bundle.name, others=classes)
+        foreign = len(images) - len(table)
         # what nobody tells of these patients is missing; a name that nobody knows is an error
         known = {*self._balanced(), *self.demographics.attributes}
         table = table.assign(**{name: "" for name in options["attributes"] if name in known and name not in table})
         manifest = write_table(folder / "labels.csv", table)
         logger.info("%s, training with %s", source, options)
-        result = fine_tune(self.bundle, manifest, studies, folder, **options)
+        result = fine_tune(self.bundle, manifest, studies, folder, **options, device=str(request.get("device") or ""))
         if others:
             result["notes"].append(f"{others} labels are no {LABEL_SUFFIX} and were left out")
+        if foreign:
+            result["notes"].append(f"{foreign} labels are of other models and were left out")
         logger.info("%s: %s", self.bundle.name, result["reason"])
         return result
 

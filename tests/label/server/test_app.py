@@ -1,6 +1,7 @@
 """The app as annotators use it: labels, what is noted of images, many at once, and a server that is killed."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from monai_fair.errors import LabelError
 from monai_fair.label.server.datastore import CheckedDatastore
 
 MODEL = "fair_image_classification"
+UUIDS = [f"{place}f3c2a64-5d0e-11ef-9c1f-0242ac120002" for place in range(3)]
 BROWSER = Path(__file__).parents[2] / "report" / "conftest.py"
 
 
@@ -127,11 +130,13 @@ def test_a_killed_server_starts_again_whole(
         while len(saved) < 5:
             time.sleep(0.01)
         server.stop(signal.SIGKILL)
-    # what a kill at the worst moment would leave as well: a session half made, and parts of files
-    (server.folder / "sessions" / "half").mkdir(parents=True)
-    torn = server.folder / "sessions" / "torn"
-    torn.mkdir()
+    # what a kill at the worst moment would leave as well: sessions half made, and parts of files
+    half, torn, young, foreign = (server.folder / "sessions" / name for name in (*UUIDS, "archive.2024"))
+    for folder in (half, torn, young, foreign):
+        folder.mkdir(parents=True)
     (torn / "meta.info").write_text('{"name": "to')
+    for folder in (half, torn, foreign):
+        os.utime(folder, (0, 0))
     (server.studies / "labels" / "final" / ".ISIC_0000059.json.x1.part").write_text('{"la')
     (server.studies / ".datastore_v2.json.x1.part").write_text("{")
     server.start()
@@ -141,6 +146,9 @@ def test_a_killed_server_starts_again_whole(
     for image in kept:
         assert json.loads((server.studies / "labels" / "final" / f"{image}.json").read_text()) == {"label": 1}
     assert not torn.exists()
+    assert not half.exists()
+    assert young.exists()  # it may be written at this moment
+    assert foreign.exists()  # no session, and nobody's to remove
     server.infer(MODEL, images[0])
     server.stop()
 
@@ -156,7 +164,56 @@ def test_labels_that_lie_there_are_found_without_the_table(
     objects = server.client().datastore()["objects"]
     assert [image for image, entry in objects.items() if entry["labels"]] == ["ISIC_0000001"]
     assert "a name (1)" not in objects  # no name that a request may have
+    assert "1 files are left out: a name (1).jpg" in server.said()
     server.stop()
+
+
+def test_a_class_does_not_replace_a_mask(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"")
+    store = CheckedDatastore(str(tmp_path), ["*.png", "*.nii.gz", "*.nrrd"])
+    for name in ("a.json", "b.nii.gz", "c.nrrd"):
+        (tmp_path / name).write_bytes(name.encode())
+
+    def save(name: str, tag: str) -> None:
+        store.save_label("x", str(tmp_path / name), tag, {})
+
+    save("b.nii.gz", "final")
+    save("a.json", "class")
+    for name, tag, there in (("a.json", "final", ".nii.gz"), ("b.nii.gz", "class", ".json")):
+        with pytest.raises(LabelError, match=f"expected a file such as the {there} of tag '{tag}'"):
+            save(name, tag)
+    assert (tmp_path / "labels" / "final" / "x.nii.gz").read_bytes() == b"b.nii.gz"
+    assert sorted(path.name for path in (tmp_path / "labels" / "final").iterdir()) == ["x.nii.gz"]
+    save("c.nrrd", "final")  # a mask as another kind of file is a new mask
+    assert [path.name for path in (tmp_path / "labels" / "final").iterdir()] == ["x.nrrd"]
+
+
+def test_one_id_is_one_file(tmp_path: Path) -> None:
+    for name in ("x.png", "x.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(LabelError, match=r"'x': expected one image file of this name, found x\.jpg, x\.png"):
+        CheckedDatastore(str(tmp_path), ["*.png", "*.jpg"])
+
+
+def test_what_is_noted_of_an_image_stays_a_note(server: Any) -> None:
+    """MONAI Label puts notes over the answers of strategies, and strategies calculate with the times in them."""
+    place = {"params": {"image": "ISIC_0000007"}}
+    for info in (
+        {"id": "x"},
+        {"reason": "x", "group": "x"},
+        {"strategy": {"random": {"ts": 10**12}}},
+        {"path": "/etc"},
+    ):
+        answer = server.ask("PUT", "/datastore/image/info", **place, data={"info": json.dumps(info)})
+        assert (answer.status_code, "image info" in answer.text) == (400, True)
+    found = server.ask("GET", "/datastore/image/info", **place).json()
+    assert not {"id", "reason", "group", "path"} & set(found)
+    assert found["name"] == "ISIC_0000007.jpg"
+    sample = server.client().next_sample("first", {})
+    assert "path" not in sample
+    assert sample["name"].startswith(sample["id"])
+    noted = server.ask("GET", "/datastore/image/info", params={"image": sample["id"]}).json()
+    assert noted["strategy"]["first"]["client_id"] == "test"  # MONAI Label's own note is one of the fine ones
 
 
 def test_scoring_is_not_started_by_a_label(server: Any) -> None:

@@ -52,3 +52,29 @@ def test_images_may_be_chosen(served: Any) -> None:
     assert list(rows) == ["ISIC_0000001"]
     rows = served.ask("POST", f"/batch/infer/{MODEL}", params={"run_sync": True}, json={"max_batch_size": 2}).json()
     assert list(rows) == ["ISIC_0000000", "ISIC_0000001"]
+
+
+def test_answers_are_kept_unless_told_otherwise(served: Any) -> None:
+    options = {"images": ["ISIC_0000002"], "label_tag": "unkept"}
+    for kept, told in ((0, False), (0, "false"), (1, True)):
+        options["save_label"] = told
+        answer = served.ask("POST", f"/batch/infer/{MODEL}", params={"run_sync": True}, json=options)
+        assert answer.json()["ISIC_0000002"]["params"]["label"] in (0, 1)
+        assert served.ask("GET", "/datastore/").json()["label_tags"].get("unkept", 0) == kept
+
+
+def test_annotators_labels_are_not_written_over(served: Any) -> None:
+    before = served.ask("GET", "/datastore/").json()["label_tags"]
+    for path, options in (
+        (f"/batch/infer/{MODEL}", {"json": {"label_tag": "final"}}),
+        (
+            f"/infer/{MODEL}",
+            {
+                "params": {"image": "ISIC_0000002"},
+                "data": {"params": json.dumps({"save_label": True, "label_tag": "final"})},
+            },
+        ),
+    ):
+        answer = served.ask("POST", path, **options)
+        assert (answer.status_code, "under which are annotators' labels" in answer.text) == (400, True)
+    assert served.ask("GET", "/datastore/").json()["label_tags"] == before

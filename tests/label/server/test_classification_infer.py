@@ -1,14 +1,27 @@
 """A score from the server is that of ``bundle run``, and the decision is by the patient's group."""
 
 import json
+import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from monai_fair.metrics import read_thresholds
+from monai_fair.data.artifacts import sha256
+from monai_fair.errors import LabelError
+from monai_fair.label import model_replacement
+from monai_fair.label.served_bundle import ServedBundle
+from monai_fair.metrics import ThresholdFitter, read_thresholds, write_thresholds
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of MONAI Label's own imports
+    from monai_fair.label.server import classification_infer
+    from monai_fair.label.server.classification_infer import ClassificationInfer
 
 NAMES = ["fair_image_classification", "fairread_image_classification", "brain_mri_fair_classification"]
 SKIN, FAIRREAD, BRAIN = NAMES
@@ -94,6 +107,9 @@ def test_fairread_is_told_the_patients_attributes(
         assert score(answer) == servers.scores(path)[image]
         assert answer["missing"] == [name for name, value in attributes.items() if not value]
         assert (answer["score_note"] == "") == (sex == "male")  # of the others something is not known to the model
+        unknown = [name for name, value in attributes.items() if value in ("", "unheard of")]
+        mean = f": the probability is the mean over what {' and '.join(unknown)} could be, by the training rows"
+        assert answer["score_note"].endswith(mean if unknown else "")
     found = {score(server.infer(FAIRREAD, image, attributes={"sex": sex})) for sex in ("male", "female", "")}
     assert len(found) == 3
 
@@ -134,3 +150,107 @@ def test_info_names_classes_and_attributes(server: Any) -> None:
     assert models[FAIRREAD]["attributes"] == ["sex", "age_group"]
     assert [models[name]["dimension"] for name in NAMES] == [2, 2, 3]
     assert "model_filename" not in models[SKIN]["config"]
+
+
+@pytest.mark.parametrize(("told", "note"), [
+    (None, "sex is not known; age_group is not known: the probability is the mean over what sex and age_group could "
+           "be, by the training rows"),
+    ([True, False], "sex is not known; age_group is not known: the model is told that sex is missing, and the "
+                    "probability is the mean over what age_group could be, by the training rows"),
+    ([True, True], "sex is not known; age_group is not known: the model is told that sex and age_group is missing"),
+])  # fmt: skip
+def test_the_note_says_what_the_model_made_of_it(made: Any, tmp_path: Path, told: list[bool] | None, note: str) -> None:
+    """Told that a value is missing, where it has learned what that means, or averaged: one of the two is said."""
+    bundle = Path(shutil.copytree(made.bundles[FAIRREAD], tmp_path / FAIRREAD))
+    config = bundle / "configs" / "inference.yaml"
+    config.write_text(config.read_text() + f"\ninferer#told: {json.dumps(told)}\n")
+    task = ClassificationInfer(ServedBundle.of_checked(bundle), {})
+    assert task._note(classification_infer.Known()) == note
+
+
+@pytest.fixture
+def replaced(made: Any, tmp_path: Path) -> Any:
+    """A copy of a bundle, and a function that puts another model with other thresholds in the place of its own."""
+    bundle = ServedBundle.of_checked(Path(shutil.copytree(made.bundles[SKIN], tmp_path / "served" / SKIN)))
+    new = tmp_path / "new"
+    new.mkdir()
+    state = torch.load(bundle.model, weights_only=True)
+    torch.save({name: value * 1.5 if value.is_floating_point() else value for name, value in state.items()},
+               new / "model.pt")  # fmt: skip
+    shutil.copy(bundle.models / "model.json", new / "model.json")
+    sex = pd.DataFrame({"sex": ["female", "male"] * 4})
+    fitted = ThresholdFitter(attributes=("sex",), min_count=1).fit(
+        [0, 0, 1, 1] * 2, [0.91, 0.92, 0.95, 0.96] * 2, sex, split="val"
+    )
+    write_thresholds(new / "thresholds.json", fitted, source="predictions.csv")
+
+    def replace() -> None:
+        start = sha256(bundle.model)
+        model_replacement.replace_model(bundle.models, new, {"n": 1}, start_sha256=start)
+
+    return bundle, replace
+
+
+def killed(replace: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop a replacement where it is written down and nothing is done yet."""
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            model_replacement, "finish_replacement", lambda models: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            replace()
+
+
+def request(made: Any) -> dict[str, Any]:
+    return {"image": str(made.studies / "ISIC_0000001.jpg"), "device": "cpu"}
+
+
+def test_a_model_answers_with_its_own_thresholds(made: Any, replaced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training puts a new model in place between taking the network and reading thresholds."""
+    bundle, replace = replaced
+    task = ClassificationInfer(bundle, {})
+    _, before = task(request(made))
+    write, calls = task.writer, []
+
+    def writer(data: Any, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            replace()
+        return write(data, *args)
+
+    monkeypatch.setattr(task, "writer", writer)
+    _, answer = task(request(made))
+    monkeypatch.undo()
+    _, after = ClassificationInfer(bundle, {})(request(made))
+    assert score(after) != score(before)
+    assert after["threshold"] != before["threshold"]
+    assert (score(answer), answer["threshold"]) == (score(after), after["threshold"])
+    assert len(calls) == 2
+
+
+def test_what_a_killed_training_left_is_finished_before_an_answer(
+    made: Any, replaced: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, replace = replaced
+    task = ClassificationInfer(bundle, {})
+    killed(replace, monkeypatch)
+    assert model_replacement.plan_of(bundle.models).is_file()
+    monkeypatch.setattr(classification_infer, "_PATIENCE", 0.2)
+    refused = pytest.raises(LabelError, match="expected model and thresholds that belong together")
+    with model_replacement.training_lock(bundle.models), refused:  # alive, and slow
+        task(request(made))
+    _, answer = task(request(made))
+    assert not model_replacement.plan_of(bundle.models).is_file()
+    assert answer["threshold"] == read_thresholds(bundle.models / "thresholds.json").pooled
+    assert answer["threshold"] > 0.9
+
+
+def test_a_server_starts_with_what_a_killed_training_left(
+    serve: Callable[..., Any], made: Any, copied: Callable[[], Path], replaced: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, replace = replaced
+    killed(replace, monkeypatch)
+    server = serve([bundle.path], copied()).start()
+    assert not model_replacement.plan_of(bundle.models).is_file()
+    assert read_thresholds(bundle.models / "thresholds.json").pooled > 0.9
+    server.stop()

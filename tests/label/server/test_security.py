@@ -79,6 +79,8 @@ def test_a_file_beside_the_studies_is_no_image(server: Any) -> None:
         {"known": {}},
         {"label_tag": "../x"},
         {"label_tag": ".."},
+        {"label_tag": "final"},
+        {"client_id": "$import os"},
         {"result_extension": "/../../x.nii"},
         {"logging": "SHOUT"},
         {"device": "cuda:0; rm"},
@@ -94,6 +96,38 @@ def test_options_are_those_of_the_model(server: Any, options: dict[str, Any]) ->
     )
     said = refused(answer)
     assert all(name in said for name in options)
+
+
+def test_a_request_writes_no_program_into_a_config(
+    serve: Callable[..., Any], made: Any, copied: Callable[[], Path], tmp_path: Path
+) -> None:
+    """MONAI Label writes options that a bundle displays into its config, and parses that; it loads the file named."""
+    bundle = Path(shutil.copytree(made.bundles[MODEL], tmp_path / "other_bundle"))
+    config = bundle / "configs" / "inference.yaml"
+    config.write_text(config.read_text() + "\ndisplayable_configs: {sweep: 1, mark: plain}\n")
+    shutil.copy(bundle / "models" / "model.pt", tmp_path / "x.pt")
+    server = serve([bundle], copied()).start()
+    shown = server.client().info()["models"]["other_bundle"]["config"]
+    assert (shown["sweep"], shown["mark"]) == (1, "plain")
+    assert "model_filename" not in shown
+    touched = tmp_path / "touched"
+    program = f"$open('{touched}', 'w')"
+    for options in (
+        {"sweep": program},
+        {"mark": program},
+        {"mark": "@network_def"},
+        {"mark": f"%{config}::bundle_root"},
+        {"sweep": {"_target_": "os.getcwd"}},
+        {"sweep": [program]},
+        {"model_filename": "../../x.pt"},
+    ):
+        for path, given in (
+            ("/infer/other_bundle?image=ISIC_0000001", {"data": {"params": json.dumps(options)}}),
+            ("/batch/infer/other_bundle?run_sync=true", {"json": {**options, "images": ["ISIC_0000001"]}}),
+        ):
+            assert all(name in refused(server.ask("POST", path, **given)) for name in options)
+    assert not touched.exists()
+    server.stop()
 
 
 def test_text_that_is_no_json_is_refused(server: Any) -> None:

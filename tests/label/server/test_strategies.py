@@ -92,6 +92,43 @@ def test_what_monai_label_noted_counts_after_a_restart(store: CheckedDatastore, 
     assert strategy({}, store)["id"] == "i1"  # type: ignore[index]
 
 
+def test_times_that_are_none_or_to_come_do_not_count(store: CheckedDatastore, bundle: ServedBundle) -> None:
+    now = time.time()
+    # as the table of a datastore may have them, whoever has written them
+    infos: dict[str, Any] = {
+        "i0": {"a": {"ts": 1e12}, "b": {"ts": "soon"}, "c": {"ts": None}, "d": 3, "e": {"ts": [now]}},
+        "i1": {"a": {"ts": float("nan")}, "b": {"ts": now - 5}},
+    }
+    noted = {name: {"strategy": notes} for name, notes in infos.items()} | {"i4": {"strategy": "text"}}
+    desk = Desk()
+    assert [desk.last(name, info, now) for name, info in noted.items()] == [0.0, now - 5, 0.0]
+    desk.give("i0", now - 3)
+    assert desk.last("i0", noted["i0"], now) == now - 3
+
+
+def test_a_classifier_has_labels_of_a_class_only(store: CheckedDatastore, bundle: ServedBundle, tmp_path: Path) -> None:
+    (tmp_path / "mask.nii.gz").write_bytes(b"mask")
+    for name in ("i4", "i5"):
+        store.save_label(name, str(tmp_path / "mask.nii.gz"), "final", {})
+    other = ServedBundle("organs", bundle.path, "other")
+    strategies = fair_strategies([bundle, other], KNOWN)
+    found = {
+        name: ask(strategies, "least_represented", store, model=name, by="sex") for name in (bundle.name, "organs")
+    }
+    assert [each and each["id"] for each in found.values()] == ["i0", "i1"]  # i0 has been given out
+    for name in ("i0", "i1", "i6", "i7"):
+        store.save_label(name, str(tmp_path / "label.json"), "final", {})
+    assert ask(strategies, "least_represented", store, model="organs") is None
+    left = ask(strategies, "least_represented", store)
+    assert left is not None
+    assert left["id"] == "i4"
+    assert left["reason"].startswith("sex=male has 2 labelled images")
+
+
+def test_options_that_do_nothing_are_none() -> None:
+    assert not FairStrategy.request_keys & {"label_tag", "labels"}
+
+
 def test_nothing_is_left_to_label(store: CheckedDatastore, bundle: ServedBundle, tmp_path: Path) -> None:
     for name in NAMES:
         store.save_label(name, str(tmp_path / "label.json"), "final", {})

@@ -131,7 +131,7 @@ def test_it_learns_from_the_labels_of_the_datastore(
 def test_too_few_labels_or_one_that_is_none_change_nothing(
     task: FairTrainTask, datastore: CheckedDatastore, bundle: ServedBundle, tmp_path: Path
 ) -> None:
-    before = {path.name: sha256(path) for path in bundle.models.iterdir()}
+    before = files_of(bundle)
     with pytest.raises(
         LabelError, match=r"0 labelled images: 2 problems\n.*class 0 \(no disease\).*label about 8 more"
     ):
@@ -144,7 +144,29 @@ def test_too_few_labels_or_one_that_is_none_change_nothing(
         datastore.save_label(name, str(tmp_path / "label.json"), "final", {})
     with pytest.raises(LabelError, match=r"2 problems\n.*image_02\.json.*got 'cancer'.*\n.*image_03\.json.*got 7"):
         task({**FEW}, datastore)
-    assert {path.name: sha256(path) for path in bundle.models.iterdir()} == before
+    assert files_of(bundle) == before
+
+
+def test_labels_of_the_other_models_of_a_server_are_left_out(
+    bundle: ServedBundle, datastore: CheckedDatastore, studies: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle.path, tmp_path / "lung_classification"))
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    (output,) = metadata["network_data_format"]["outputs"].values()
+    output["classes"] = {"0": "clear", "1": "nodule"}
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    bundles = [bundle, ServedBundle.read(folder), ServedBundle("organs", bundle.path, "other")]
+    task = FairTrainTask(bundle, {}, Demographics.read(studies / "manifest.csv"), others=bundles)
+    save_labels(datastore, tmp_path, range(36))
+    with pytest.raises(LabelError, match=r"24 problems\n.*the key 'model' beside an index"):
+        task({**FEW, "max_epochs": 1}, datastore)  # every third label is a name
+    for number in range(36):
+        path, own = tmp_path / "label.json", {"label": label_of(number), "model": bundle.name}
+        path.write_text(json.dumps([own, {"label": "nodule"}, {**own, "model": "lung_classification"}][number // 16]))
+        datastore.save_label(f"image_{number:02}", str(path), "final", {})
+    result = task({**FEW, "max_epochs": 1, "replace": "always"}, datastore)
+    assert sum(result["n"].values()) == 16
+    assert "20 labels are of other models and were left out" in result["notes"]
 
 
 def test_what_nobody_tells_is_a_group_and_what_nobody_knows_an_error(
