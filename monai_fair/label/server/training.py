@@ -56,12 +56,14 @@ class FairTrainTask(TrainTask):
         self.demographics = demographics
         self.others = tuple(other for other in others if other != bundle and not training_problems(other))
         self.attributes = tuple(name for name in option_names(conf.get("attributes", "")) if name)
+        # read once: MONAI Label asks for the options of every model with every request
+        self._own = {} if training_problems(bundle) else train_config(bundle)
 
     def config(self) -> dict[str, Any]:
         """Return the options, with their defaults, for viewers; of a list the first is the default."""
-        if training_problems(self.bundle):
+        own = self._own
+        if not own:
             return {}
-        own = train_config(self.bundle)
         rate = {"learning_rate": own["learning_rate"]} if isinstance(own.get("learning_rate"), float) else {}
         epochs = own["max_epochs"]
         return {

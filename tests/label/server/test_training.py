@@ -197,6 +197,13 @@ def test_options_are_shown_and_checked(
         task({"label_tag": "../final"}, datastore)
 
 
+def test_options_are_told_without_a_look_at_the_config(task: FairTrainTask, bundle: ServedBundle) -> None:
+    # MONAI Label asks for the options of every model with every request
+    before = task.info()
+    (bundle.path / "configs" / "train.yaml").unlink()
+    assert task.info() == before
+
+
 def test_a_bundle_without_train_yaml_says_so(bundle: ServedBundle, datastore: CheckedDatastore) -> None:
     (bundle.path / "configs" / "train.yaml").unlink()
     task = FairTrainTask(bundle, {}, Demographics())
