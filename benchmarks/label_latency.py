@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -113,17 +113,18 @@ def times(app: Any, url: str, model: str, image: str, rounds: int) -> tuple[list
 def table(found: dict[str, tuple[list[float], list[float]]], rounds: int) -> list[str]:
     """Return the lines of the page."""
     lines = [
-        f"Medians of {rounds} answers, in turns; milliseconds. {platform.machine()}, {os.cpu_count()} cores, "
+        f"Medians of {rounds} answers, in turns, in brackets quartiles of what is added to one; milliseconds. "
+        f"{platform.machine()}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}.",
         "",
         "| model | in this process | over HTTP | added | added, of the answer |",
         "|---|---|---|---|---|",
     ]
     for model, (inside, outside) in found.items():
-        added = median(there - here for here, there in zip(inside, outside, strict=True))
+        low, added, high = quantiles((there - here for here, there in zip(inside, outside, strict=True)), n=4)
         here, there = median(inside), median(outside)
-        share = f"{added / here:.1%}"
-        numbers = (f"{1000 * here:.0f}", f"{1000 * there:.0f}", f"{1000 * added:.1f}", share)
+        spread = f"{1000 * added:.1f} ({1000 * low:.1f} to {1000 * high:.1f})"
+        numbers = (f"{1000 * here:.0f}", f"{1000 * there:.0f}", spread, f"{added / here:.1%}")
         lines.append(f"| {model} ({MODELS[model]}) | {' | '.join(numbers)} |")
     return lines
 
