@@ -28,6 +28,7 @@ from monai_fair.metrics import neural_collapse
 from monai_fair.networks import LayerInput
 
 N, D, SIZE, BATCH = 100_000, 512, 224, 32
+SHARE = 0.3  # collapse_share of the bundle
 Batches = list[dict[str, Any]]
 
 
@@ -144,15 +145,21 @@ def handler_lines(rounds: int, images: int, device: torch.device) -> list[str]:
     """What the handler adds to an epoch."""
     data = batches(images)
     engine = trainer(data, device)
-    seconds: dict[str, list[float]] = {"epoch of training": [], "network over the images": [], "handler": []}
+    part = f"handler, {SHARE:.0%} of the images"
+    names = ("epoch of training", "network over the images", "handler", part)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     with TemporaryDirectory() as folder:
-        handler = NeuralCollapseHandler(str(Path(folder) / "nc.json"), "fc", {"train": data}, attributes=["sex"])
+        handler, of_part = (
+            NeuralCollapseHandler(str(Path(folder) / f"{len(own)}.json"), "fc", {"train": own}, attributes=["sex"])
+            for own in (data, batches(round(SHARE * images)))
+        )
 
         def epoch() -> None:
             engine.state.max_epochs = engine.state.epoch + 1
             engine.run()
 
         arms: list[Callable[[], Any]] = [epoch, lambda: forward(engine, data), lambda: handler.measure(engine)]
+        arms.append(lambda: of_part.measure(engine))
         for number in range(rounds + 1):
             for name, run in zip(seconds, arms, strict=True):
                 start = time.perf_counter()

@@ -35,13 +35,14 @@ if TYPE_CHECKING:
         write_displacement,
         write_itk_transform,
     )
-    from monai_fair.data.samplers import ClassBalancedBatchSampler, weighted_sampler
+    from monai_fair.data.samplers import ClassBalancedBatchSampler, FixedSampler, weighted_sampler
     from monai_fair.data.volumes import Volume, read_labels, read_map, read_volume, write_volume
 
 __all__ = [
     "AttributeCodes",
     "BuiltManifest",
     "ClassBalancedBatchSampler",
+    "FixedSampler",
     "ImageCheck",
     "Manifest",
     "Predictions",
@@ -100,6 +101,7 @@ __all__ = [
 
 _WITH_TORCH = {
     "ClassBalancedBatchSampler": "samplers",
+    "FixedSampler": "samplers",
     "Volume": "volumes",
     "read_displacement": "displacements",
     "read_itk_transform": "displacements",

@@ -1,6 +1,6 @@
-"""Training rows drawn in proportion to the manifest's weights, or with as many of every class in a batch."""
+"""Which rows an epoch or a measurement takes: by weight, as many of every class, or the same every time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from monai.data import DistributedWeightedRandomSampler
 from torch import distributed as dist
 from torch.utils.data import Sampler, WeightedRandomSampler
 
-from monai_fair.errors import ManifestError, raise_problems
+from monai_fair.errors import ManifestError, MonaiFairError, raise_problems
 
 _SHOWN = 5
 
@@ -108,3 +108,39 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         for _ in range(self.num_batches):
             drawn = torch.cat([own[torch.randperm(len(own))[: self.each]] for own in self.rows])
             yield drawn[torch.randperm(len(drawn))].tolist()
+
+
+class FixedSampler(Sampler[int]):
+    """The same rows in every pass, each once and in their order; of several processes each has its share of them.
+
+    Rows are drawn at random and without regard to labels or groups, so a rare group keeps its proportion, not its size.
+    The draw has a generator of its own: no other random number changes by it.
+
+    Args:
+        dataset: whose rows they are.
+        share: of the rows, above 0 up to 1, which is all of them; at least one row.
+        seed: of the draw.
+
+    Raises:
+        MonaiFairError: if the share is out of range.
+    """
+
+    def __init__(self, dataset: Sized, *, share: float = 1.0, seed: int = 0) -> None:
+        if not 0 < share <= 1:
+            raise MonaiFairError(f"FixedSampler: expected a share above 0 and up to 1, got {share}; correct it")
+        generator = torch.Generator().manual_seed(seed)
+        count = max(1, round(share * len(dataset)))
+        self.rows = torch.randperm(len(dataset), generator=generator)[:count].sort().values
+
+    def _own(self) -> torch.Tensor:
+        # asked late: configs build samplers before they start the process group
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        return self.rows[rank::world]
+
+    def __len__(self) -> int:
+        """Return the number of rows of this process."""
+        return len(self._own())
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the rows of this process."""
+        yield from self._own().tolist()

@@ -111,7 +111,7 @@ def results(
             driven.append({"config_file": bundle.files(*files), **options})
         folders[arm] = {"one": one, "two": two, "across": across}
     folders["collapse"] = {"two": root / "collapse"}
-    names = ("train", "small", "multi_gpu_train", "neural_collapse", "neural_collapse_multi_gpu", "label_bias")
+    names = ("train", "small", "multi_gpu_train", "neural_collapse", "label_bias")
     for more in ((), ("evaluate", "collapse_evaluate", "last")):
         options = bundle.options(root / "collapse", {**shared, **TWO, **COLLAPSE})
         driven.append({"config_file": bundle.files(*names, *more), **options})

@@ -240,10 +240,30 @@ def test_killed_and_run_again_equals_uninterrupted(
     assert weights(tmp_path / "training_state.pt")["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
-def test_a_longer_schedule_is_another_run(bundle: Any, uninterrupted: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"max_epochs": EPOCHS + 1}, "(max_epochs: 4 there, 5 now)"),
+     ({"collapse_share": 0.5}, "(collapse_share: 1.0 there, 0.5 now)")],
+)  # fmt: skip
+def test_a_longer_schedule_or_other_rows_are_another_run(
+    bundle: Any, uninterrupted: Path, option: dict[str, Any], message: str
+) -> None:
     with pytest.raises((ArtifactError, RuntimeError)) as caught:
-        bundle.train(uninterrupted, *STUDIED, **{**SHORT, "max_epochs": EPOCHS + 1})
-    assert "(max_epochs: 4 there, 5 now)" in str(root_cause(caught.value))
+        bundle.train(uninterrupted, *STUDIED, **{**SHORT, **option})
+    assert message in str(root_cause(caught.value))
+
+
+def test_a_share_of_the_training_rows_is_measured_and_nothing_else_changes(
+    bundle: Any, uninterrupted: Path, tmp_path: Path
+) -> None:
+    bundle.train(tmp_path, *STUDIED, **SHORT, collapse_share=0.3)
+    found, whole = (read_json(folder / "neural_collapse.json", "neural_collapse")["epochs"]
+                    for folder in (tmp_path, uninterrupted))  # fmt: skip
+    assert [row["train"]["sex"]["n"] for row in found] == [11] * EPOCHS  # of 37
+    assert [row["train"]["sex"]["n"] for row in whole] == [37] * EPOCHS
+    assert [row["test"] for row in found] == [row["test"] for row in whole]
+    for name in ("last.pt", "model.pt"):
+        assert same(weights(tmp_path / name), weights(uninterrupted / name)), name
 
 
 def test_a_single_logit_is_measured_as_the_half_of_two(bundle: Any, tmp_path: Path) -> None:

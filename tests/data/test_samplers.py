@@ -12,8 +12,8 @@ from monai.data import DataLoader, Dataset
 from scipy.stats import chisquare
 from torch import nn
 
-from monai_fair.data import ClassBalancedBatchSampler, weighted_sampler
-from monai_fair.errors import ManifestError
+from monai_fair.data import ClassBalancedBatchSampler, FixedSampler, weighted_sampler
+from monai_fair.errors import ManifestError, MonaiFairError
 from monai_fair.handlers import EpochSeed
 
 WEIGHTS = [0.5, 2.0, 0.25, 1.25]
@@ -65,7 +65,8 @@ def draw_in_two(rank: int, _: Path) -> tuple[dict[str, Any], list[nn.Module]]:
     labels = [{"label": label} for label in [0] * 9 + [1] * 6]
     batches = ClassBalancedBatchSampler(labels, 4, num_batches=20)
     balanced = {index for batch in batches for index in batch}
-    return {"epochs": epochs, "length": len(sampler), "balanced": sorted(balanced)}, []
+    fixed = list(FixedSampler(labels, share=0.75, seed=3))
+    return {"epochs": epochs, "length": len(sampler), "balanced": sorted(balanced), "fixed": fixed}, []
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,44 @@ def test_two_processes_share_the_draws(drawn_in_two: Any) -> None:
     drawn = np.bincount(np.concatenate(one["epochs"] + other["epochs"]), minlength=41)
     heavy = drawn[0:40:2].sum() / drawn.sum()
     assert heavy == pytest.approx(180 / 201, abs=0.01)  # 20 rows of 9 against 21 of 1
+
+
+def test_a_fixed_share_is_the_same_rows_in_every_pass() -> None:
+    before = torch.get_rng_state()
+    sampler = FixedSampler(range(100), share=0.3, seed=1)
+    first = list(sampler)
+    assert first == list(sampler) == sorted(set(first))
+    assert len(sampler) == len(first) == 30
+    assert first != list(FixedSampler(range(100), share=0.3, seed=2))
+    assert torch.equal(torch.get_rng_state(), before)
+    # each row is as likely as any other
+    drawn = np.bincount(np.concatenate([list(FixedSampler(range(10), share=0.3, seed=seed)) for seed in range(2000)]))
+    assert chisquare(drawn).pvalue > 1e-3
+
+
+def test_the_whole_is_every_row_in_its_order_and_the_least_share_one() -> None:
+    assert list(FixedSampler(range(7))) == list(range(7))
+    assert len(FixedSampler(range(7), share=1e-9)) == 1
+    loaded = [
+        int(row)
+        for batch in DataLoader(
+            Dataset([{"row": row} for row in range(7)]), sampler=FixedSampler(range(7), share=0.5, seed=0), batch_size=2
+        )
+        for row in batch["row"]
+    ]
+    assert loaded == list(FixedSampler(range(7), share=0.5, seed=0))
+
+
+def test_two_processes_share_the_fixed_rows(drawn_in_two: Any) -> None:
+    one, other = (found["fixed"] for found in drawn_in_two)
+    assert sorted(one + other) == list(FixedSampler(range(15), share=0.75, seed=3))
+    assert abs(len(one) - len(other)) <= 1
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.1, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(MonaiFairError, match="expected a share above 0 and up to 1, got"):
+        FixedSampler(range(3), share=share)
 
 
 def test_errors() -> None:
