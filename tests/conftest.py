@@ -1,5 +1,7 @@
+import logging
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,22 @@ def two_processes() -> Callable[[Work, Path], list[Any]]:
     Work is a function of a test module. It returns its results and the networks that refer to the process group.
     """
     return run_two
+
+
+@pytest.fixture
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a bundle run changes in its process."""
+    import monai
+    import torch
+
+    root = logging.getLogger()
+    handlers, level, threads = root.handlers[:], root.level, torch.get_num_threads()
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    yield
+    root.handlers[:], root.level = handlers, level
+    torch.set_num_threads(threads)
+    monai.data.set_track_meta(True)
+    monai.utils.set_determinism(seed=None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

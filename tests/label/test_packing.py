@@ -179,6 +179,7 @@ def test_a_registration_without_its_template_is_refused(brains: Path, fit: Path,
     assert "input_settings, image_shape: expected [16, 20, 16], as in training, got [24, 20, 16]" in text
 
 
+@pytest.mark.usefixtures("restored")
 def test_a_packed_training_runs_and_its_model_fits_the_bundle(
     cohort: Path, run: Path, thresholds: Path, tmp_path: Path
 ) -> None:
@@ -187,7 +188,6 @@ def test_a_packed_training_runs_and_its_model_fits_the_bundle(
     config = str(packed.path / "configs" / "train.yaml")
     places = {"bundle_root": str(packed.path), "dataset_dir": str(cohort), "output_dir": str(tmp_path / "more")}
     run_bundle(config_file=config, progress=False, **places)
-    set_determinism(None)
     assert "max_epochs" not in packed.config()
     again = pack_bundle(packed.path, tmp_path / "more", tmp_path / "again_classification")
     assert again.thresholds is None  # they were of the earlier model

@@ -1,12 +1,9 @@
 """What whole runs share: small studies of brains, and a process that is as it was afterwards."""
 
-import logging
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import monai
 import pytest
 import torch
 from monai.bundle import run
@@ -15,17 +12,9 @@ BUNDLE = Path(__file__).parents[2] / "bundles" / "brain_mri_fair_classification"
 
 
 @pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what a bundle run changes in its process."""
-    root = logging.getLogger()
-    handlers, level, threads = root.handlers[:], root.level, torch.get_num_threads()
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    torch.set_num_threads(1)  # the runs' processes take as many
-    yield
-    root.handlers[:], root.level = handlers, level
-    torch.set_num_threads(threads)
-    monai.data.set_track_meta(True)
-    monai.utils.set_determinism(seed=None)
+def one_thread(restored: None) -> None:
+    """The runs' processes take as many threads as this one."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
