@@ -24,6 +24,7 @@ from monai_fair.errors import ManifestError, raise_problems
 
 RESERVED = ("subject_id", "image", "label", "split", "fold", "image_id", "sha256", "weight", "clean_label")
 _BATCH_KEYS = ("pred", "row", "attributes")  # keys that MONAI engines and our handlers use in a batch
+_CLASS = re.compile(r"0|[1-9][0-9]{0,17}")
 _SUBJECT = re.compile(r"[A-Za-z0-9_.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -132,14 +133,19 @@ def _rules(table: pd.DataFrame, num_classes: int) -> list[tuple[str, str, pd.Ser
 
 def _label_rules(table: pd.DataFrame, num_classes: int) -> list[tuple[str, str, pd.Series]]:
     wanted = "0 or 1" if num_classes == 2 else f"a class index from 0 to {num_classes - 1}"
-    known = [str(index) for index in range(num_classes)]
     # as text: a table that was read before and is checked again has numbers in clean_label
     labels = {name: table[name].astype(str) for name in ("label", "clean_label") if name in table}
-    rules = [(name, wanted, ~text.isin(known)) for name, text in labels.items()]
+    known = {name: text.isin([each for each in text.unique() if _is_class(each, num_classes)])
+             for name, text in labels.items()}  # fmt: skip
+    rules = [(name, wanted, ~rows) for name, rows in known.items()]
     if len(labels) == 2 and "split" in table:
-        differs = labels["clean_label"].isin(known) & (labels["clean_label"] != labels["label"])
+        differs = known["clean_label"] & (labels["clean_label"] != labels["label"])
         rules.append(("clean_label", "the label itself, as the row is of test", differs & (table["split"] == "test")))
     return rules
+
+
+def _is_class(text: str, num_classes: int) -> bool:
+    return _CLASS.fullmatch(text) is not None and int(text) < num_classes
 
 
 def _is_subject(text: str) -> bool:
