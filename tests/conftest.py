@@ -14,7 +14,7 @@ settings.load_profile("untimed")
 
 # Rooms of tests that take minutes in one file. Files are given out in the order of collection, and one that begins last
 # would keep one worker busy while the others have nothing to do.
-LONG = ("pipeline", "preparation", "subgroups", "bundles", "engines", "laws")
+LONG = ("pipeline", "preparation", "subgroups", "bundles", "label", "engines", "laws", "report", "simulation")
 
 Work = Callable[[int, Path], tuple[Any, list[Any]]]
 

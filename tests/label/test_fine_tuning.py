@@ -166,6 +166,7 @@ def _train(bundle: Path, studies: Path, work: Path) -> None:
     fine_tune(ServedBundle.read(bundle), studies / "labels.csv", studies, work, **{**FEW, "max_epochs": 12})
 
 
+@pytest.mark.slow  # tests/label/server stops the training of a server, which goes on
 def test_a_killed_training_leaves_the_model_and_goes_on_as_if_it_had_not_been(
     served: ServedBundle, untrained: Path, studies: Path, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from monai_fair.data.predictions import check_predictions
 from monai_fair.metrics import audit
 
 # Every example is two whole audits; shrinking them would take minutes and tell little.
-LAWS = settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+LAWS = settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 NAMES = {"sex": ["f", "m"], "site": ["a", "b", "c"]}
 Key = tuple[Any, ...]
 
