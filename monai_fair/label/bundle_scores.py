@@ -18,6 +18,7 @@ from monai_fair.data.artifacts import fingerprint, read_tensors
 from monai_fair.data.predictions import is_score_column
 from monai_fair.data.tables import read_table, write_table
 from monai_fair.errors import LabelError, PredictionsError, root_cause
+from monai_fair.label.bundle_checks import inference_file
 from monai_fair.label.image_states import StoredImage, told_attributes
 from monai_fair.label.served_bundle import ServedBundle
 from monai_fair.label.sidecar import ImageScores
@@ -232,13 +233,16 @@ def _run(bundle: ServedBundle, device: torch.device | None, **options: Any) -> N
     # the server's random numbers stay as they are: nothing here is drawn
     own = {name: value for name, value in options.items() if name in config} | {"initialize": []}
     own |= {"device": device} if device is not None and "device" in config else {}
-    file = next(path for path in (bundle.path / "configs").glob("inference.*") if path.suffix in (".yaml", ".json"))
     quiet = logging.getLogger("monai.bundle.workflows")  # it warns that it leaves the server's logging alone
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
         workflow = ConfigWorkflow(
-            str(file), logging_file=False, workflow_type=None, bundle_root=str(bundle.path), **own
+            str(inference_file(bundle.path)),
+            logging_file=False,
+            workflow_type=None,
+            bundle_root=str(bundle.path),
+            **own,
         )
         workflow.initialize()
         workflow.run()

@@ -48,6 +48,18 @@ def servers() -> Any:
 
 
 @pytest.fixture(scope="session")
+def stock_servers() -> Any:
+    """The functions of ``stock_app.py``."""
+    return load(Path(__file__).with_name("stock_app.py"))
+
+
+@pytest.fixture(scope="module")
+def brains(stock_servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A packed registration bundle, studies whose axes run another way, and what ``bundle run`` makes of them."""
+    return stock_servers.register_brains(tmp_path_factory.mktemp("brains"))
+
+
+@pytest.fixture(scope="session")
 def made(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Cohorts, studies, and the three classification bundles; for reading only."""
     folder = tmp_path_factory.mktemp("made")

@@ -1,9 +1,7 @@
 """RegistrationInfer: labels and transform of ``bundle run``, what the fit is worth, and options that cannot be."""
 
-import importlib.util
 import json
 import shutil
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,22 +30,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 TISSUES = {"cerebrospinal fluid": 1, "grey matter": 2, "white matter": 3}
-
-
-def _neighbour(name: str) -> Any:
-    """Load a module of this folder: tests are no package, so they cannot import each other."""
-    spec = importlib.util.spec_from_file_location(f"{name}_loaded", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # a dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def brains(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return _neighbour("stock_app").register_brains(tmp_path_factory.mktemp("brains"))
 
 
 @pytest.fixture(scope="module")

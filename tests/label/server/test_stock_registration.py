@@ -1,8 +1,6 @@
 """The registration bundle in MONAI Label's own app: labels on images whose axes run another way, by its real client."""
 
-import importlib.util
 import shutil
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,30 +21,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 MODEL = "brain_registration"
 
 
-def _neighbour(name: str) -> Any:
-    """Load a module of this folder: tests are no package, so they cannot import each other."""
-    spec = importlib.util.spec_from_file_location(f"{name}_loaded", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # a dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
-
-
-stock = _neighbour("stock_app")
-
-
 @pytest.fixture(scope="module")
-def brains(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return stock.register_brains(tmp_path_factory.mktemp("brains"))
-
-
-@pytest.fixture(scope="module")
-def server(brains: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def server(brains: Any, stock_servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     studies = tmp_path_factory.mktemp("studies")
     shutil.copytree(brains.studies, studies, dirs_exist_ok=True)
-    with stock.stock_server(tmp_path_factory.mktemp("stock"), brains.bundle.path, studies) as running:
+    with stock_servers.stock_server(tmp_path_factory.mktemp("stock"), brains.bundle.path, studies) as running:
         yield running
 
 
